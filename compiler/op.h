@@ -1,0 +1,99 @@
+// The contract of an operator: a const struct of functions, one file in ops/ each, one line in ops/ops.inc.
+//
+// Adding one: its file, at most one generator, its line. Text form, verifier, differentiation, fusion, tests and
+// benches read this table; no pass knows an op by name unless the op is part of the graph's grammar (input, parameter,
+// state, assign, output).
+#ifndef CRYOLITE_OP_H
+#define CRYOLITE_OP_H
+
+#include "graph.h"
+
+namespace cryolite {
+
+// A float64 tensor of the reference interpreter; shape has the batch resolved.
+struct Tensor {
+    std::vector<int64_t> shape;
+    std::vector<double> data;
+    int64_t elements() const { return int64_t(data.size()); }
+};
+
+// What padding lanes (the samples that a ragged last block lacks) of an op's results hold, given its batched inputs.
+enum class Padding {
+    garbage, // anything finite
+    zero,    // zeros, always
+    if_any,  // zeros if any batched input has zeros there: mul
+    if_all,  // zeros if all batched inputs have, and there are no whole ones added: add, pooling, convolution's
+             // gradients
+};
+
+// How a node becomes a call of a generator. Arguments name inputs and outputs of the node, or scalars.
+struct KernelArg {
+    enum Kind { input, output, batch, valid, block } kind;
+    int index = 0;                // of the input or output
+    std::vector<int64_t> extents; // Halide order, innermost first, without the dimension over all blocks
+    int64_t tile_stride = 0;      // elements from one tile to the next
+    bool all_blocks = false;      // tile and merge kernels: the kernel walks all blocks, as one more outer dimension
+    std::vector<int64_t> strides = {}; // empty: dense
+};
+struct Kernel {
+    std::string generator;
+    std::map<std::string, std::string> parameters; // without lanes and target
+    std::vector<KernelArg> args;                   // in the generator's order
+    int64_t tiles = 0; // > 0: one task a tile, in a phase after the one that makes the inputs
+    double flops = 0;  // per call
+};
+struct KernelContext {
+    int64_t lanes;
+    int64_t max_batch;
+    int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
+};
+
+// One test and bench case of an op: inputs by shape, and attributes.
+struct Case {
+    std::vector<ValueType> inputs;
+    Attrs attrs;
+};
+
+struct OpDef {
+    const char *name;
+    const char *summary;
+    int min_inputs, max_inputs;
+
+    // Result types, or a CompileError about the node's inputs and attributes.
+    std::vector<ValueType> (*infer)(const Graph &graph, const Node &node);
+
+    // Appends the gradient to graph: given dy for each result (no_value: that result has no gradient), the gradient for
+    // each input (no_value: none). Null: not differentiable, gradients stop here. node is a copy.
+    std::vector<ValueId> (*gradient)(Graph &graph, const Node &node, const std::vector<ValueId> &dy) = nullptr;
+
+    // select_mode pass: what the op means in one mode; adds nodes to rewriter.to and binds the results. Null: itself.
+    void (*select)(Rewriter &rewriter, const Node &node, Mode mode) = nullptr;
+
+    // lower pass: composite ops become primitive ones; reductions over the batch become a partial sum per block and a
+    // merge. Null: primitive.
+    void (*lower)(Rewriter &rewriter, const Node &node, const KernelContext &context) = nullptr;
+
+    // True: a statement of a pointwise program (generators/kernels.md), with this op's name and attributes.
+    bool pointwise = false;
+
+    // Primitive ops that are no statements: their generator. Null: pointwise, or no code (alias, grammar).
+    Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
+
+    bool alias = false;          // the result is the input's storage with another shape: reshape
+    bool zero_batch_sum = false; // sums of the result over the batch (and pixels) are zero by construction
+    Padding padding = Padding::garbage;
+
+    // Float64 reference: fills outputs (already shaped). Null only for grammar ops.
+    void (*reference)(const Graph &graph, const Node &node, const std::vector<const Tensor *> &inputs,
+                      const std::vector<Tensor *> &outputs) = nullptr;
+    std::vector<Case> (*cases)() = nullptr;
+};
+
+const OpDef *find_op(const std::string &name); // null when there is none
+const std::vector<const OpDef *> &all_ops();
+
+// Throws CompileError: "<op> '<layer>': <message> (<source>)".
+[[noreturn]] void compile_error(const Node &node, const std::string &message);
+
+} // namespace cryolite
+#endif
