@@ -95,13 +95,13 @@ struct Conv2d {
     int stride = 1;
     int padding = 0; // zeros on each side
     bool bias = true;
-    std::optional<Initializer> weight_init; // default: the network's, see Network::initialize_weights
+    std::optional<Initializer> weight_init = std::nullopt; // default: the network's, see Network::initialize_weights
     std::string name = {};
 };
 struct Linear {
     int units = 0;
     bool bias = true;
-    std::optional<Initializer> weight_init;
+    std::optional<Initializer> weight_init = std::nullopt;
     std::string name = {};
 };
 struct BatchNorm {

@@ -73,10 +73,12 @@ struct OpDef {
     // merge. Null: primitive.
     void (*lower)(Rewriter &rewriter, const Node &node, const KernelContext &context) = nullptr;
 
-    // True: a statement of a pointwise program (generators/kernels.md), with this op's name and attributes.
-    bool pointwise = false;
+    // How the op reads in a pointwise program (generators/kernels.md): a name alone stands for name(all inputs);
+    // otherwise $0, $1 are inputs and valid, block, batch the kernel's scalars: "mask($0, valid)". Attributes follow in
+    // braces. Null: not a statement.
+    const char *statement = nullptr;
 
-    // Primitive ops that are no statements: their generator. Null: pointwise, or no code (alias, grammar).
+    // Primitive ops that are no statements: their generator. Null: a statement, or no code (alias, grammar).
     Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
 
     bool alias = false;          // the result is the input's storage with another shape: reshape
