@@ -84,6 +84,8 @@ struct OpDef {
     bool alias = false;          // the result is the input's storage with another shape: reshape
     bool zero_batch_sum = false; // sums of the result over the batch (and pixels) are zero by construction
     Padding padding = Padding::garbage;
+    int masked_input = -1; // this input must be zero in padding lanes, since the op sums over samples: partial_sum's x,
+                           // dy of weight gradients
 
     // Float64 reference: fills outputs (already shaped). Null only for grammar ops.
     void (*reference)(const Graph &graph, const Node &node, const std::vector<const Tensor *> &inputs,
