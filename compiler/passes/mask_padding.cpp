@@ -33,13 +33,17 @@ static bool zero_in_padding(const Graph &graph, const Node &node, const std::vec
 }
 
 Graph mask_padding(const Graph &graph, const PassContext &) {
+    std::vector<bool> summed(graph.values.size(), false);
+    for (const Node &node : graph.nodes)
+        if (node.op->masked_input >= 0) summed[size_t(node.inputs.at(size_t(node.op->masked_input)))] = true;
+
     std::vector<bool> zero(graph.values.size(), false), mask(graph.values.size(), false);
     for (const Node &node : graph.nodes) {
         bool zeros = zero_in_padding(graph, node, zero);
-        for (ValueId v : node.outputs) zero[size_t(v)] = zeros;
-        if (node.op->masked_input < 0) continue;
-        ValueId v = node.inputs.at(size_t(node.op->masked_input));
-        if (!zero[size_t(v)]) mask[size_t(v)] = true;
+        for (ValueId v : node.outputs) {
+            mask[size_t(v)] = summed[size_t(v)] && !zeros;
+            zero[size_t(v)] = summed[size_t(v)] || zeros;
+        }
     }
     // The masked value replaces the other for every reader, so that only one of the two is ever stored.
     Rewriter rewriter(graph);

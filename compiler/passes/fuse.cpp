@@ -1,0 +1,180 @@
+// Statements become pointwise kernels: what is stored, what is recomputed, which results share a kernel.
+//
+// A value is stored only where a kernel that is no statement reads it, an effect or an alias does, or a block-level
+// statement reads a whole one. Everything else is inlined into its readers, again and again if need be: an activation
+// that backward needs is recomputed from the batch-wide value before it, which costs less than storing and reading it.
+//
+// Results share a kernel when one loop makes them all: sums with equal axes of equal shape in the same phase, and whole
+// values of equal shape at the same barrier. Updates of states stay alone, so that they can be made in place.
+#include "../passes.h"
+#include "../program_text.h"
+#include "../times.h"
+
+#include <algorithm>
+#include <map>
+#include <queue>
+#include <set>
+
+namespace cryolite {
+
+namespace {
+
+bool is_literal(const Node &node) { return node.op == find_op("constant"); }
+
+bool is_sum(const Node &node) { return node.op->statement && std::string(node.op->statement) == "sum"; }
+
+// Values that get storage of their own.
+std::vector<bool> find_stored(const Graph &graph) {
+    std::vector<bool> stored(graph.values.size(), false);
+    for (const Node &node : graph.nodes) {
+        if (!node.op->statement) {
+            for (ValueId v : node.inputs) stored[size_t(v)] = true;
+            for (ValueId v : node.outputs) stored[size_t(v)] = !is_literal(node) || stored[size_t(v)];
+            continue;
+        }
+        for (ValueId v : node.inputs)
+            if (graph.shape(node.outputs[0]).per_block() && !graph.shape(v).per_block()) stored[size_t(v)] = true;
+        if (is_sum(node)) stored[size_t(node.outputs[0])] = true;
+    }
+    for (const Node &node : graph.nodes)
+        if (is_literal(node)) stored[size_t(node.outputs[0])] = false;
+    return stored;
+}
+
+// One kernel of the result: a node of the old graph, or statements that share a loop.
+struct Unit {
+    std::vector<int> nodes; // indices of the old graph, ascending
+    bool pointwise = false;
+};
+
+// Stored statements that may share a kernel have equal keys; an empty key shares with none.
+std::string sharing_key(const Graph &graph, const Times &times, int index, bool share_whole) {
+    const Node &node = graph.nodes[size_t(index)];
+    std::string time = std::to_string(times.when[size_t(index)]);
+    if (is_sum(node) && graph.shape(node.outputs[0])[0] == Shape::blocks) {
+        std::string axes;
+        for (int64_t axis : node.attrs.list("axes")) axes += " " + std::to_string(axis);
+        return "sum" + axes + " of " + graph.shape(node.inputs[0]).text() + " in phase " + time;
+    }
+    if (share_whole && times.space[size_t(index)] == Space::tail && !times.update[size_t(index)] && !is_sum(node))
+        return "whole " + graph.shape(node.outputs[0]).text() + " at barrier " + time;
+    return "";
+}
+
+std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, const KernelContext &context,
+                        bool share_whole) {
+    Times times = schedule_times(graph, context);
+    std::vector<Unit> units;
+    std::map<std::string, size_t> shared; // sharing key -> unit
+    for (int i = 0; i < int(graph.nodes.size()); i++) {
+        const Node &node = graph.nodes[size_t(i)];
+        if (!node.op->statement) {
+            units.push_back({{i}, false});
+        } else if (stored[size_t(node.outputs[0])]) {
+            std::string key = sharing_key(graph, times, i, share_whole);
+            auto [place, is_new] = shared.try_emplace(key, units.size());
+            if (key.empty() || is_new) {
+                place->second = units.size();
+                units.push_back({{i}, true});
+            } else {
+                units[place->second].nodes.push_back(i);
+            }
+        }
+    }
+    return units;
+}
+
+// The stored values and literals that a unit reads from outside itself.
+struct UnitReads {
+    const Graph &graph;
+    const std::vector<bool> &stored;
+    std::set<int> members, seen;
+    std::vector<ValueId> reads;
+
+    void visit(ValueId v) {
+        int producer = graph.producers[size_t(v)];
+        const Node &node = graph.nodes[size_t(producer)];
+        if (members.count(producer) || is_literal(node)) return;
+        if (!seen.insert(v).second) return;
+        if (stored[size_t(v)] || !node.op->statement) {
+            reads.push_back(v);
+            return;
+        }
+        for (ValueId input : node.inputs) visit(input);
+    }
+};
+
+std::vector<ValueId> reads_of(const Graph &graph, const std::vector<bool> &stored, const Unit &unit) {
+    UnitReads walk{graph, stored, {}, {}, {}};
+    if (!unit.pointwise) return graph.nodes[size_t(unit.nodes[0])].inputs;
+    walk.members.insert(unit.nodes.begin(), unit.nodes.end());
+    for (int i : unit.nodes)
+        for (ValueId v : graph.nodes[size_t(i)].inputs) walk.visit(v);
+    return walk.reads;
+}
+
+// Units in an order in which every value is made before it is read; of those that are ready, the earliest node first.
+// Shorter than units when some depend on each other in a circle.
+std::vector<size_t> topological_order(const Graph &graph, const std::vector<bool> &stored,
+                                      const std::vector<Unit> &units) {
+    std::map<ValueId, size_t> maker;
+    for (size_t u = 0; u < units.size(); u++)
+        for (int i : units[u].nodes)
+            for (ValueId v : graph.nodes[size_t(i)].outputs) maker[v] = u;
+    std::vector<std::vector<size_t>> readers(units.size());
+    std::vector<size_t> waiting(units.size(), 0);
+    for (size_t u = 0; u < units.size(); u++) {
+        std::set<size_t> from;
+        for (ValueId v : reads_of(graph, stored, units[u]))
+            if (auto found = maker.find(v); found != maker.end() && found->second != u) from.insert(found->second);
+        waiting[u] = from.size();
+        for (size_t f : from) readers[f].push_back(u);
+    }
+    using Entry = std::pair<int, size_t>; // last node of the unit, unit
+    std::priority_queue<Entry, std::vector<Entry>, std::greater<>> ready;
+    auto entry = [&](size_t u) { return Entry(units[u].nodes.back(), u); };
+    for (size_t u = 0; u < units.size(); u++)
+        if (waiting[u] == 0) ready.push(entry(u));
+    std::vector<size_t> order;
+    while (!ready.empty()) {
+        size_t u = ready.top().second;
+        ready.pop();
+        order.push_back(u);
+        for (size_t r : readers[u])
+            if (--waiting[r] == 0) ready.push(entry(r));
+    }
+    return order;
+}
+
+} // namespace
+
+Graph fuse(const Graph &graph, const PassContext &context) {
+    std::vector<bool> stored = find_stored(graph);
+    std::vector<Unit> units = group(graph, stored, context.kernel, true);
+    std::vector<size_t> order = topological_order(graph, stored, units);
+    if (order.size() != units.size()) {
+        // Whole values of one shape can need one of another shape in between; sharing then makes a circle.
+        units = group(graph, stored, context.kernel, false);
+        order = topological_order(graph, stored, units);
+        if (order.size() != units.size()) throw InternalError("fuse: kernels depend on each other in a circle");
+    }
+    Rewriter rewriter(graph);
+    for (size_t u : order) {
+        const Unit &unit = units[u];
+        const Node &first = graph.nodes[size_t(unit.nodes[0])];
+        if (!unit.pointwise) {
+            if (!is_literal(first)) rewriter.copy(first);
+            continue;
+        }
+        ProgramText text = write_program(graph, unit.nodes, stored);
+        std::vector<ValueId> inputs, outputs;
+        for (ValueId v : text.inputs) inputs.push_back(rewriter.map[size_t(v)]);
+        Attrs attrs{{"program", text.program}, {"scalars", text.scalars}, {"outputs", text.output_types}};
+        outputs = rewriter.to.add("pointwise", inputs, attrs, first.layer, first.source);
+        for (size_t i = 0; i < unit.nodes.size(); i++)
+            rewriter.bind(graph.nodes[size_t(unit.nodes[i])].outputs[0], outputs[i]);
+    }
+    return std::move(rewriter.to);
+}
+
+} // namespace cryolite

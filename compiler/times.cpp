@@ -1,0 +1,89 @@
+// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last.
+#include "times.h"
+
+#include <algorithm>
+
+namespace cryolite {
+
+static bool has_code(const Node &node) { return node.op->statement || node.op->kernel; }
+
+static bool is_assigned(const Node &reader, ValueId value) {
+    return reader.op == find_op("assign") && reader.inputs.at(1) == value;
+}
+
+// Nodes all of whose results go to assigns, through aliases, and nowhere else.
+static std::vector<bool> find_updates(const Graph &graph) {
+    std::vector<bool> only_assigned(graph.values.size(), true), read(graph.values.size(), false);
+    for (size_t i = graph.nodes.size(); i-- > 0;) {
+        const Node &node = graph.nodes[i];
+        for (ValueId v : node.inputs) {
+            read[size_t(v)] = true;
+            bool passes = is_assigned(node, v) || (node.op->alias && only_assigned[size_t(node.outputs[0])]);
+            if (!passes) only_assigned[size_t(v)] = false;
+        }
+    }
+    std::vector<bool> update(graph.nodes.size(), false);
+    for (size_t i = 0; i < graph.nodes.size(); i++) {
+        const Node &node = graph.nodes[i];
+        if (!has_code(node)) continue;
+        update[i] = std::all_of(node.outputs.begin(), node.outputs.end(), [&](ValueId v) {
+            return read[size_t(v)] && only_assigned[size_t(v)] && !graph.shape(v).per_block();
+        });
+    }
+    return update;
+}
+
+static Space space_of(const Graph &graph, const Node &node, const KernelContext &context) {
+    if (!has_code(node)) return Space::none;
+    if (node.op->kernel && node.op->kernel(graph, node, context).tiles > 0) return Space::tile;
+    return graph.shape(node.outputs.at(0)).per_block() ? Space::block : Space::tail;
+}
+
+// The earliest phase or barrier of a node whose inputs have times.
+static int earliest(const Graph &graph, const Node &node, Space space, const std::vector<int> &time) {
+    int t = space == Space::tail ? -1 : 0;
+    for (ValueId v : node.inputs) {
+        bool per_block = graph.shape(v).per_block();
+        int made = time[size_t(v)];
+        switch (space) {
+        case Space::none:
+        case Space::tail:
+            t = std::max(t, made);
+            break;
+        case Space::block:
+            t = std::max(t, per_block ? made : made + 1);
+            break;
+        case Space::tile:
+            t = std::max(t, made + 1);
+            break;
+        }
+    }
+    return t;
+}
+
+Times schedule_times(const Graph &graph, const KernelContext &context) {
+    Times times;
+    times.time.assign(graph.values.size(), -1);
+    times.update = find_updates(graph);
+    for (size_t i = 0; i < graph.nodes.size(); i++) {
+        const Node &node = graph.nodes[i];
+        Space space = space_of(graph, node, context);
+        int t = earliest(graph, node, space, times.time);
+        // A block-level source, such as the images, is there in phase 0.
+        if (space == Space::none)
+            for (ValueId v : node.outputs)
+                if (graph.shape(v).per_block()) t = std::max(t, 0);
+        for (ValueId v : node.outputs) times.time[size_t(v)] = t;
+        times.space.push_back(space);
+        times.when.push_back(t);
+        if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);
+    }
+    for (size_t i = 0; i < graph.nodes.size(); i++)
+        if (times.update[i]) {
+            times.when[i] = times.space[i] == Space::tile ? times.last + 1 : times.last;
+            for (ValueId v : graph.nodes[i].outputs) times.time[size_t(v)] = times.when[i];
+        }
+    return times;
+}
+
+} // namespace cryolite
