@@ -1,0 +1,130 @@
+// A key is "generator name=value name=value ...", values without blanks except the last of a pointwise program; the
+// cache is a folder of objects named by symbol, which has the content hash in it.
+#include "codegen.h"
+
+#include "cache.h"
+#include "generators_fingerprint.h" // made by the build: hash of generators/
+
+#include <Halide.h>
+
+#include <atomic>
+#include <mutex>
+#include <thread>
+
+namespace cryolite {
+
+namespace {
+
+Halide::Target halide_target(const KernelTarget &target) {
+    using T = Halide::Target;
+    Halide::Target result = Halide::Target(target.name).with_feature(T::NoRuntime).with_feature(T::NoBoundsQuery);
+    return target.checked ? result : result.with_feature(T::NoAsserts);
+}
+
+Halide::Module build_module(const KernelSpec &kernel, const KernelTarget &target) {
+    Halide::Target halide = halide_target(target);
+    auto generator = Halide::Internal::GeneratorRegistry::create(kernel.generator, Halide::GeneratorContext(halide));
+    for (auto &[name, value] : kernel.parameters) generator->set_generatorparam_value(name, value);
+    return generator->build_module(kernel_symbol(kernel, target));
+}
+
+// Runs work and turns Halide's exceptions into ours, with the kernel's key.
+template <typename Work> auto guarded(const std::string &key, Work work) {
+    try {
+        return work();
+    } catch (const Halide::Error &error) { throw cryolite::InternalError("kernel '" + key + "': " + error.what()); }
+}
+
+std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &target) {
+    return guarded(kernel.key(), [&] {
+        TemporaryFile object(".o");
+        build_module(kernel, target).compile({{Halide::OutputFileType::object, object.path()}});
+        return read_file(object.path());
+    });
+}
+
+} // namespace
+
+KernelTarget resolve_target(const CompileOptions &options) {
+    KernelTarget target{options.target, options.lanes, options.checked};
+    try {
+        if (options.target != "host" && !Halide::Target::validate_target_string(options.target))
+            throw CompileError("target '" + options.target +
+                               "' is no Halide target; expected host or a name like x86-64-linux-avx2-fma");
+        Halide::Target halide = options.target == "host" ? Halide::get_host_target() : Halide::Target(options.target);
+        if (halide.has_gpu_feature() || halide.bits != 64)
+            throw CompileError("target '" + options.target + "': only 64-bit CPUs are supported");
+        target.name = halide.to_string();
+        if (target.lanes == 0) target.lanes = halide.natural_vector_size<float>();
+    } catch (const Halide::Error &error) { throw CompileError("target '" + options.target + "': " + error.what()); }
+    if (target.lanes != 4 && target.lanes != 8 && target.lanes != 16)
+        throw CompileError("lanes must be 4, 8 or 16, not " + std::to_string(target.lanes));
+    return target;
+}
+
+std::string kernel_symbol(const KernelSpec &kernel, const KernelTarget &target) {
+    std::string identity = kernel.key() + "\n" + target.name + (target.checked ? " checked" : "") + "\n" +
+                           std::to_string(HALIDE_VERSION_MAJOR) + "." + std::to_string(HALIDE_VERSION_MINOR) + "." +
+                           std::to_string(HALIDE_VERSION_PATCH) + "\n" + generators_fingerprint;
+    return "cryo_" + kernel.generator + "_" + hash_text(identity);
+}
+
+std::vector<CompiledObject> compile_kernels(const std::vector<KernelSpec> &kernels, const KernelTarget &target,
+                                            const CompileOptions &options, int &cached) {
+    KernelCache cache(options.cache);
+    std::vector<CompiledObject> objects(kernels.size());
+    std::vector<size_t> missing;
+    for (size_t i = 0; i < kernels.size(); i++) {
+        objects[i] = {kernel_symbol(kernels[i], target) + ".o", {}, {kernels[i].key()}};
+        if (!cache.load(objects[i].name, objects[i].bytes)) missing.push_back(i);
+    }
+    cached = int(kernels.size() - missing.size());
+
+    std::atomic<size_t> next{0};
+    std::mutex mutex;
+    std::exception_ptr failure;
+    int done = cached;
+    auto worker = [&] {
+        for (size_t m; (m = next++) < missing.size();) {
+            CompiledObject &object = objects[missing[m]];
+            try {
+                object.bytes = compile_object(kernels[missing[m]], target);
+                cache.store(object.name, object.bytes);
+            } catch (...) {
+                std::lock_guard lock(mutex);
+                if (!failure) failure = std::current_exception();
+                next = missing.size();
+                return;
+            }
+            std::lock_guard lock(mutex);
+            if (options.progress) options.progress(++done, int(kernels.size()), kernels[missing[m]].key());
+        }
+    };
+    size_t jobs = options.jobs > 0 ? size_t(options.jobs) : std::max(1u, std::thread::hardware_concurrency());
+    std::vector<std::thread> threads;
+    for (size_t i = 1; i < std::min(jobs, missing.size()); i++) threads.emplace_back(worker);
+    worker();
+    for (std::thread &thread : threads) thread.join();
+    if (failure) std::rethrow_exception(failure);
+    return objects;
+}
+
+std::string print_kernel(const KernelSpec &kernel, const KernelTarget &target, const std::string &form) {
+    return guarded(kernel.key(), [&] {
+        TemporaryFile text(form == "asm" ? ".s" : ".stmt");
+        auto type = form == "asm" ? Halide::OutputFileType::assembly : Halide::OutputFileType::stmt;
+        build_module(kernel, target).compile({{type, text.path()}});
+        std::vector<char> bytes = read_file(text.path());
+        return std::string(bytes.begin(), bytes.end());
+    });
+}
+
+CompiledObject compile_checked_runtime(const KernelTarget &target) {
+    return guarded("Halide's runtime", [&]() -> CompiledObject {
+        TemporaryFile object(".o");
+        Halide::compile_standalone_runtime(object.path(), Halide::Target(target.name));
+        return {"cryo_halide_runtime.o", read_file(object.path()), {}};
+    });
+}
+
+} // namespace cryolite

@@ -1,0 +1,36 @@
+// Kernels: from a readable key to object code, through Halide's generators, in this process.
+#ifndef CRYOLITE_CODEGEN_H
+#define CRYOLITE_CODEGEN_H
+
+#include "compile.h"
+#include "plan.h"
+
+#include <string>
+#include <vector>
+
+namespace cryolite {
+
+// A Halide target by name; "host" is this machine. Throws CompileError that lists what is wrong with the name.
+struct KernelTarget {
+    std::string name; // canonical, "x86-64-linux-avx-avx2-..."
+    int64_t lanes;    // float32 vector width, or what the options say
+    bool checked;
+};
+KernelTarget resolve_target(const CompileOptions &options);
+
+// The C symbol of a kernel: equal keys, targets and generator sources give equal symbols, in any model.
+std::string kernel_symbol(const KernelSpec &kernel, const KernelTarget &target);
+
+// Objects for all keys (deduplicated by the caller), compiled options.jobs at a time, or taken from the cache. In the
+// order of keys. cached counts those that were not compiled.
+std::vector<CompiledObject> compile_kernels(const std::vector<KernelSpec> &kernels, const KernelTarget &target,
+                                            const CompileOptions &options, int &cached);
+
+// Halide's statement ("stmt") or assembly ("asm") of one kernel.
+std::string print_kernel(const KernelSpec &kernel, const KernelTarget &target, const std::string &form);
+
+// Halide's runtime for checked kernels, which report violated bounds through it.
+CompiledObject compile_checked_runtime(const KernelTarget &target);
+
+} // namespace cryolite
+#endif

@@ -1,0 +1,342 @@
+// Storage for every value, phases from times, arguments from kernels.
+//
+// Block-level values that only their own phase reads lie in scratch, one copy a thread; all others in the arena,
+// batch-wide. The arena's lifetimes count phases, scratch's count steps inside a phase.
+#include "plan.h"
+
+#include "memory.h"
+#include "times.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <set>
+
+namespace cryolite {
+
+namespace {
+
+struct Storage {
+    cryo_region region = CRYO_REGION_ARENA;
+    int64_t offset = 0;
+    int64_t block_stride = 0; // bytes; 0: not per block
+};
+
+bool named(const Node &node, const char *op) { return node.op == find_op(op); }
+
+int64_t element_bytes(Type) { return 4; }
+
+struct Planner {
+    const Graph &graph;
+    const ParameterTable &parameters;
+    const KernelContext &context;
+    Times times;
+    Plan plan;
+
+    std::vector<ValueId> root;    // by ValueId: behind aliases
+    std::vector<Storage> storage; // by root
+    std::vector<bool> fixed;      // by root: lies outside arena and scratch
+    std::vector<int> order;       // nodes with code, in the order of their steps
+    std::vector<int> copies;      // assign nodes whose value could not be made in place
+
+    Planner(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context)
+        : graph(graph), parameters(parameters), context(context), times(schedule_times(graph, context)) {
+        plan.mode = mode;
+    }
+
+    // Bytes of one block of a per-block value, or of a whole one.
+    int64_t bytes(ValueId v) const {
+        const ValueType &type = graph.type(v);
+        int64_t elements = type.shape.elements() * (type.shape.batched() ? context.lanes : 1);
+        return elements * element_bytes(type.type);
+    }
+
+    void find_roots() {
+        root.resize(graph.values.size());
+        for (const Node &node : graph.nodes)
+            for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
+        storage.resize(graph.values.size());
+        fixed.assign(graph.values.size(), false);
+    }
+
+    void fix(ValueId v, cryo_region region, int64_t offset, int64_t block_stride = 0) {
+        storage[size_t(root[size_t(v)])] = {region, offset, block_stride};
+        fixed[size_t(root[size_t(v)])] = true;
+    }
+
+    // Everything that does not live in arena or scratch, and the outputs.
+    void place_sources() {
+        for (const Node &node : graph.nodes) {
+            if (named(node, "parameter") || named(node, "state"))
+                fix(node.outputs[0], CRYO_REGION_PARAMETERS, parameters.at(node.attrs.string("name")).offset);
+            else if (named(node, "input_rows"))
+                fix(node.outputs[0], CRYO_REGION_INPUT, 0, bytes(node.outputs[0]));
+            else if (named(node, "label"))
+                fix(node.outputs[0], CRYO_REGION_LABEL, 0, bytes(node.outputs[0]));
+            else if (named(node, "learning_rate"))
+                fix(node.outputs[0], CRYO_REGION_CONTROL, offsetof(cryo_control, learning_rate));
+            else if (named(node, "batch_size"))
+                fix(node.outputs[0], CRYO_REGION_CONTROL, offsetof(cryo_control, batch));
+            else if (named(node, "step"))
+                fix(node.outputs[0], CRYO_REGION_CONTROL, offsetof(cryo_control, step));
+            else if (named(node, "output") && graph.shape(node.inputs[0]).per_block())
+                fix(node.inputs[0], CRYO_REGION_OUTPUT, 0, bytes(node.inputs[0]));
+        }
+    }
+
+    // An update may write the state itself when no other update reads it, and it reads it at the written element alone.
+    void place_updates() {
+        std::set<ValueId> taken;
+        for (int a = 0; a < int(graph.nodes.size()); a++) {
+            const Node &assign = graph.nodes[size_t(a)];
+            if (!named(assign, "assign")) continue;
+            ValueId state = root[size_t(assign.inputs[0])], value = root[size_t(assign.inputs[1])];
+            int maker = graph.producers[size_t(value)];
+            bool in_place = times.update[size_t(maker)] && !fixed[size_t(value)] && taken.insert(value).second &&
+                            graph.shape(state).elements() == graph.shape(value).elements();
+            const Node &update = graph.nodes[size_t(maker)];
+            if (in_place && named(update, "pointwise") && update.outputs.size() > 1) in_place = false;
+            for (size_t i = 0; in_place && i < graph.nodes.size(); i++) {
+                const Node &reader = graph.nodes[i];
+                if (!times.update[i]) continue;
+                for (ValueId v : reader.inputs) {
+                    if (root[size_t(v)] != state) continue;
+                    bool same_element = int(i) == maker && graph.shape(v).elements() == graph.shape(value).elements();
+                    if (!same_element) in_place = false;
+                }
+            }
+            if (in_place)
+                fix(value, CRYO_REGION_PARAMETERS, storage[size_t(state)].offset);
+            else
+                copies.push_back(a);
+        }
+    }
+
+    // Phase 0 is a prologue with only a tail when something is made at barrier -1.
+    bool has_prologue = false;
+    int plan_phase(int when) const { return when + (has_prologue ? 1 : 0); }
+
+    void find_order() {
+        for (size_t i = 0; i < graph.nodes.size(); i++)
+            if (times.space[i] == Space::tail && times.when[i] < 0) has_prologue = true;
+        for (int i = 0; i < int(graph.nodes.size()); i++)
+            if (times.space[size_t(i)] != Space::none) order.push_back(i);
+        std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
+            auto key = [&](int i) {
+                return std::tuple(times.when[size_t(i)], int(times.space[size_t(i)]), bool(times.update[size_t(i)]));
+            };
+            return key(a) < key(b);
+        });
+    }
+
+    // Life of a value: steps and phases from the one that makes it to the last that reads it.
+    struct Life {
+        int first_phase = -1, last_phase = -1, first_step = -1, last_step = -1;
+        bool local = true; // only block steps of one phase touch it
+    };
+    std::vector<Life> lives() const {
+        std::vector<Life> life(graph.values.size());
+        auto touch = [&](ValueId v, int phase, int step, Space space) {
+            Life &l = life[size_t(root[size_t(v)])];
+            if (l.first_phase < 0) {
+                l.first_phase = phase;
+                l.first_step = step;
+            }
+            l.last_phase = std::max(l.last_phase, phase);
+            l.last_step = std::max(l.last_step, step);
+            if (space != Space::block || phase != l.first_phase) l.local = false;
+        };
+        for (int step = 0; step < int(order.size()); step++) {
+            const Node &node = graph.nodes[size_t(order[size_t(step)])];
+            int phase = plan_phase(times.when[size_t(order[size_t(step)])]);
+            Space space = times.space[size_t(order[size_t(step)])];
+            for (ValueId v : node.inputs) touch(v, phase, step, space);
+            for (ValueId v : node.outputs) touch(v, phase, step, space);
+        }
+        int end = int(plan_phases());
+        for (const Node &node : graph.nodes)
+            if (named(node, "output") || named(node, "assign"))
+                for (ValueId v : node.inputs) touch(v, end, int(order.size()), Space::tail);
+        return life;
+    }
+
+    size_t plan_phases() const {
+        int last = -1;
+        for (int i : order) last = std::max(last, plan_phase(times.when[size_t(i)]));
+        return size_t(last + 1);
+    }
+
+    void place_values() {
+        std::vector<Life> life = lives();
+        std::vector<Lifetime> arena, scratch;
+        std::vector<ValueId> arena_values, scratch_values;
+        for (ValueId v = 0; v < ValueId(graph.values.size()); v++) {
+            const Life &l = life[size_t(v)];
+            if (root[size_t(v)] != v || fixed[size_t(v)] || l.first_phase < 0) continue;
+            bool per_block = graph.shape(v).per_block();
+            if (per_block && l.local) {
+                scratch.push_back({bytes(v), l.first_step, l.last_step});
+                scratch_values.push_back(v);
+            } else {
+                int64_t blocks = per_block ? context.max_blocks() : 1;
+                arena.push_back({blocks * bytes(v), l.first_phase, l.last_phase});
+                arena_values.push_back(v);
+            }
+        }
+        plan.arena_bytes = pack_lifetimes(arena, CRYO_ALIGNMENT);
+        plan.arena_peak = peak_bytes(arena, CRYO_ALIGNMENT);
+        plan.scratch_bytes = pack_lifetimes(scratch, CRYO_ALIGNMENT);
+        for (size_t i = 0; i < arena.size(); i++)
+            storage[size_t(arena_values[i])] = {CRYO_REGION_ARENA, arena[i].offset,
+                                                graph.shape(arena_values[i]).per_block() ? bytes(arena_values[i]) : 0};
+        for (size_t i = 0; i < scratch.size(); i++)
+            storage[size_t(scratch_values[i])] = {CRYO_REGION_SCRATCH, scratch[i].offset, 0};
+    }
+
+    PlanArg make_arg(const Node &node, const KernelArg &arg) const {
+        PlanArg result;
+        if (arg.kind == KernelArg::batch || arg.kind == KernelArg::valid || arg.kind == KernelArg::block) {
+            result.kind = arg.kind == KernelArg::batch   ? CRYO_ARG_BATCH
+                          : arg.kind == KernelArg::valid ? CRYO_ARG_VALID
+                                                         : CRYO_ARG_BLOCK;
+            return result;
+        }
+        ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
+        const Storage &place = storage[size_t(root[size_t(v)])];
+        result.region = place.region;
+        result.type = graph.type(v).type == Type::i32 ? CRYO_I32 : CRYO_F32;
+        result.offset = place.offset;
+        result.block_stride = arg.all_blocks ? 0 : place.block_stride;
+        result.tile_stride = arg.tile_stride * element_bytes(graph.type(v).type);
+        int64_t stride = 1;
+        for (size_t d = 0; d < arg.extents.size(); d++) {
+            result.dims.push_back({arg.extents[d], arg.strides.empty() ? stride : arg.strides.at(d)});
+            stride *= arg.extents[d];
+        }
+        if (arg.all_blocks) result.dims.push_back({context.max_blocks(), bytes(v) / element_bytes(graph.type(v).type)});
+        return result;
+    }
+
+    KernelSpec spec(const Kernel &kernel) const {
+        KernelSpec spec{kernel.generator, kernel.parameters};
+        spec.parameters["lanes"] = std::to_string(context.lanes);
+        return spec;
+    }
+
+    PlanStep make_step(const Node &node) const {
+        Kernel kernel = node.op->kernel(graph, node, context);
+        PlanStep step{.layer = node.layer,
+                      .kernel = spec(kernel),
+                      .args = {},
+                      .tiles = std::max<int64_t>(kernel.tiles, 1),
+                      .flops = kernel.flops};
+        for (const KernelArg &arg : kernel.args) {
+            step.args.push_back(make_arg(node, arg));
+            if (step.args.back().kind != CRYO_ARG_BUFFER) continue;
+            double elements = 1;
+            for (const cryo_dim &dim : step.args.back().dims) elements *= double(dim.extent);
+            step.bytes += 4 * elements;
+        }
+        return step;
+    }
+
+    // state = value, where the value could not be made in place.
+    PlanStep make_copy(const Node &assign) const {
+        int64_t elements = graph.shape(assign.inputs[1]).elements();
+        std::string extent = "[" + std::to_string(elements) + "]";
+        Kernel kernel{.generator = "pointwise",
+                      .parameters = {{"program", "x0=input " + extent + ";t0=add(x0,0);output t0;"}},
+                      .args = {}};
+        PlanStep step{.layer = assign.layer, .kernel = spec(kernel), .args = {}, .bytes = 8.0 * double(elements)};
+        for (int input : {1, 0})
+            step.args.push_back(make_arg(assign, {.kind = KernelArg::input, .index = input, .extents = {elements}}));
+        return step;
+    }
+
+    void write_steps() {
+        plan.phases.resize(plan_phases());
+        for (int i : order) {
+            const Node &node = graph.nodes[size_t(i)];
+            if (!node.op->kernel)
+                throw InternalError("plan: '" + std::string(node.op->name) + "' of layer '" + node.layer +
+                                    "' has no kernel");
+            PlanPhase &phase = plan.phases[size_t(plan_phase(times.when[size_t(i)]))];
+            Space space = times.space[size_t(i)];
+            (space == Space::block  ? phase.block
+             : space == Space::tile ? phase.tile
+                                    : phase.tail)
+                .push_back(make_step(node));
+        }
+        // After every update, since those may read the old states.
+        for (int assign : copies) plan.phases.back().tail.push_back(make_copy(graph.nodes[size_t(assign)]));
+    }
+
+    void find_facts() {
+        for (const Node &node : graph.nodes) {
+            if (named(node, "output") && !graph.shape(node.inputs[0]).per_block()) {
+                int64_t offset = storage[size_t(root[size_t(node.inputs[0])])].offset;
+                if (node.attrs.string("name") == "loss") plan.loss_offset = offset;
+                if (node.attrs.string("name") == "correct") plan.correct_offset = offset;
+            }
+            // Statistics of one value per channel have no variance to normalise with.
+            if (named(node, "batch_stats_partial") && plan.min_batch == 1) {
+                const Shape &x = graph.shape(node.inputs[0]);
+                if (x.elements() == x[1]) {
+                    plan.min_batch = 2;
+                    plan.min_batch_layer = node.layer;
+                }
+            }
+        }
+    }
+};
+
+} // namespace
+
+std::string KernelSpec::key() const {
+    std::string key = generator;
+    for (auto &[name, value] : parameters) key += " " + name + "=" + value;
+    return key;
+}
+
+const ParameterEntry &ParameterTable::at(const std::string &name) const {
+    for (const ParameterEntry &entry : entries)
+        if (entry.name == name) return entry;
+    throw InternalError("plan: no storage for parameter '" + name + "'");
+}
+
+ParameterTable layout_parameters(const Graph &graph) {
+    ParameterTable table;
+    for (bool optimizer : {false, true})
+        for (const Node &node : graph.nodes) {
+            if (!named(node, "parameter") && !named(node, "state")) continue;
+            bool moment = node.attrs.has("role") && node.attrs.string("role") == "optimizer";
+            if (moment != optimizer) continue;
+            const std::string &init = node.attrs.string("init");
+            const Shape &shape = graph.shape(node.outputs[0]);
+            table.entries.push_back({.name = node.attrs.string("name"),
+                                     .role = moment                     ? CRYO_ROLE_OPTIMIZER
+                                             : named(node, "parameter") ? CRYO_ROLE_PARAMETER
+                                                                        : CRYO_ROLE_STATE,
+                                     .shape = shape,
+                                     .offset = table.bytes,
+                                     .init = init == "uniform"  ? CRYO_INIT_UNIFORM
+                                             : init == "normal" ? CRYO_INIT_NORMAL
+                                                                : CRYO_INIT_CONSTANT,
+                                     .init_value = node.attrs.number("value")});
+            table.bytes += (shape.elements() * 4 + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
+        }
+    return table;
+}
+
+Plan make_plan(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context) {
+    Planner planner(graph, mode, parameters, context);
+    planner.find_roots();
+    planner.place_sources();
+    planner.find_order();
+    planner.place_updates();
+    planner.place_values();
+    planner.write_steps();
+    planner.find_facts();
+    return std::move(planner.plan);
+}
+
+} // namespace cryolite
