@@ -93,6 +93,7 @@ struct Rewriter {
 //     assign(%5, %6)
 //   }
 std::string print(const Graph &graph);
+std::string print(const Graph &graph, const Node &node); // one line, for messages: broken nodes print too
 Graph parse(const std::string &text);
 
 // Our own bug, not the author's: which pass, what was violated.
