@@ -1,5 +1,4 @@
-// A key is "generator name=value name=value ...", values without blanks except the last of a pointwise program; the
-// cache is a folder of objects named by symbol, which has the content hash in it.
+// Kernels are compiled in parallel and cached by symbol, which has the hash of everything that they depend on.
 #include "codegen.h"
 
 #include "cache.h"

@@ -35,6 +35,7 @@ struct CompiledObject {
 };
 struct CompiledModel {
     std::string name;
+    std::string target;                  // Halide's full name
     std::vector<CompiledObject> objects; // kernels, then the plan; checked builds: Halide's runtime too
     std::string header;                  // text of <name>.h
     int64_t parameter_bytes = 0;

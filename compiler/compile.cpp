@@ -1,0 +1,175 @@
+// Network -> graphs of three modes -> plans -> kernels and plan object -> library.
+#include "compile.h"
+
+#include "cache.h"
+#include "codegen.h"
+#include "emit_program.h"
+#include "header.h"
+#include "passes.h"
+#include "plan.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <ostream>
+#include <set>
+
+namespace cryolite {
+
+namespace {
+
+// Everything about a network that comes before code generation.
+struct Planned {
+    std::vector<std::pair<Mode, Graph>> graphs;
+    ProgramTables tables;
+    std::vector<KernelSpec> kernels; // each once, in order of first use
+};
+
+PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target) {
+    return {mode, network.optimizer(), {target.lanes, options.batch}};
+}
+
+// Names, shapes and roles of what a checkpoint holds, and the layers it belongs to.
+std::string fingerprint(const Network &network) {
+    std::string text;
+    for (const Node &node : network.graph().nodes) {
+        text += std::string(node.op->name) + " " + node.layer;
+        for (ValueId v : node.outputs) text += " " + network.graph().shape(v).text();
+        text += "\n";
+    }
+    return hash_text(text);
+}
+
+const Node *find_node(const Graph &graph, const std::string &op, const std::string &name = "") {
+    for (const Node &node : graph.nodes)
+        if (node.op->name == op && (name.empty() || node.attrs.string("name") == name)) return &node;
+    return nullptr;
+}
+
+std::vector<Mode> modes(const CompileOptions &options) {
+    if (options.train) return {Mode::train, Mode::evaluate, Mode::infer};
+    return {Mode::evaluate, Mode::infer};
+}
+
+void collect_kernels(const Plan &plan, std::vector<KernelSpec> &kernels, std::set<std::string> &known) {
+    for (const PlanPhase &phase : plan.phases)
+        for (const std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
+            for (const PlanStep &step : *steps)
+                if (known.insert(step.kernel.key()).second) kernels.push_back(step.kernel);
+}
+
+Planned plan_network(const Network &network, const CompileOptions &options) {
+    if (options.batch < 1 || options.batch > 1 << 20)
+        throw CompileError("batch must be from 1 to 1048576, not " + std::to_string(options.batch));
+    check_complete(network);
+    KernelTarget target = resolve_target(options);
+    Planned planned;
+    for (Mode mode : modes(options))
+        planned.graphs.push_back({mode, run_pipeline(network.graph(), pass_context(network, mode, options, target))});
+
+    ProgramTables &tables = planned.tables;
+    const Graph &graph = network.graph();
+    tables.name = network.name();
+    tables.target = target;
+    tables.fingerprint = fingerprint(network);
+    tables.max_batch = options.batch;
+    tables.input = graph.shape(find_node(graph, "input")->outputs[0]);
+    tables.classes = graph.shape(find_node(graph, "output", "output")->inputs[0])[1];
+    tables.optimizer = network.optimizer();
+    tables.parameters = layout_parameters(options.train ? planned.graphs[0].second : graph);
+
+    std::set<std::string> known;
+    for (auto &[mode, mode_graph] : planned.graphs) {
+        tables.plans.push_back(make_plan(mode_graph, mode, tables.parameters, {target.lanes, options.batch}));
+        collect_kernels(tables.plans.back(), planned.kernels, known);
+    }
+    return planned;
+}
+
+} // namespace
+
+CompiledModel compile(const Network &network, const CompileOptions &options) {
+    Planned planned = plan_network(network, options);
+    const ProgramTables &tables = planned.tables;
+    CompiledModel model;
+    model.name = tables.name;
+    model.target = tables.target.name;
+    model.kernels = int(planned.kernels.size());
+    model.objects = compile_kernels(planned.kernels, tables.target, options, model.cached);
+    model.objects.push_back({tables.name + "_program.o", emit_program(tables), {}});
+    if (options.checked) model.objects.push_back(compile_checked_runtime(tables.target));
+    model.parameter_bytes = tables.parameters.bytes;
+    for (const Plan &plan : tables.plans) {
+        model.arena_bytes = std::max(model.arena_bytes, plan.arena_bytes);
+        model.scratch_bytes = std::max(model.scratch_bytes, plan.scratch_bytes);
+    }
+    model.header = header_text(tables, model);
+    return model;
+}
+
+void write_library(const CompiledModel &model, const std::string &folder) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) throw CompileError("'" + folder + "' cannot be made: " + error.message());
+    write_archive(model.objects, folder + "/lib" + model.name + ".a");
+    write_file(folder + "/" + model.name + ".h", model.header.data(), model.header.size());
+}
+
+std::vector<EmitStage> emit_stages() {
+    std::vector<EmitStage> stages{{"graph", "the network as written, all modes"}};
+    for (Mode mode : {Mode::train, Mode::infer})
+        for (const Pass &pass : pipeline(mode)) {
+            auto same = [&](const EmitStage &stage) { return stage.name == pass.name; };
+            if (std::none_of(stages.begin(), stages.end(), same))
+                stages.push_back({pass.name, "the graph of one mode after this pass"});
+        }
+    stages.push_back({"plan", "phases, steps, kernels and where their arguments lie"});
+    stages.push_back({"stmt", "Halide's statement of the kernels"});
+    stages.push_back({"asm", "assembly of the kernels"});
+    return stages;
+}
+
+static Mode parse_mode(const std::string &text) {
+    for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer})
+        if (text == mode_name(mode)) return mode;
+    throw CompileError("mode '" + text + "' is none of train, evaluate, infer");
+}
+
+void emit(const Network &network, const CompileOptions &options, const std::string &stage, const std::string &mode_text,
+          const std::string &kernel, std::ostream &out) {
+    std::vector<EmitStage> stages = emit_stages();
+    if (std::none_of(stages.begin(), stages.end(), [&](auto &known) { return known.name == stage; })) {
+        std::string names;
+        for (const EmitStage &known : stages) names += " " + known.name;
+        throw CompileError("there is no stage '" + stage + "'; stages are:" + names);
+    }
+    Mode mode = parse_mode(mode_text);
+    if (mode == Mode::train && !options.train) throw CompileError("mode train is switched off");
+    check_complete(network);
+    if (stage == "graph") {
+        out << print(network.graph());
+        return;
+    }
+    KernelTarget target = resolve_target(options);
+    bool found = false;
+    Graph graph = run_pipeline(network.graph(), pass_context(network, mode, options, target),
+                               [&](const char *pass, const Graph &graph) {
+                                   if (stage != pass) return;
+                                   out << print(graph);
+                                   found = true;
+                               });
+    if (found) return;
+    ParameterTable parameters = plan_network(network, options).tables.parameters;
+    Plan plan = make_plan(graph, mode, parameters, {target.lanes, options.batch});
+    if (stage == "plan") {
+        out << print(plan);
+        return;
+    }
+    std::vector<KernelSpec> kernels;
+    std::set<std::string> known;
+    collect_kernels(plan, kernels, known);
+    for (const KernelSpec &spec : kernels)
+        if (spec.key().find(kernel) != std::string::npos)
+            out << "// " << spec.key() << "\n" << print_kernel(spec, target, stage) << "\n";
+}
+
+} // namespace cryolite
