@@ -4,6 +4,7 @@
 #include "cache.h"
 #include "codegen.h"
 #include "emit_program.h"
+#include "frontend.h"
 #include "header.h"
 #include "passes.h"
 #include "plan.h"
@@ -60,7 +61,7 @@ void collect_kernels(const Plan &plan, std::vector<KernelSpec> &kernels, std::se
 Planned plan_network(const Network &network, const CompileOptions &options) {
     if (options.batch < 1 || options.batch > 1 << 20)
         throw CompileError("batch must be from 1 to 1048576, not " + std::to_string(options.batch));
-    check_complete(network);
+    check_complete(network, options.train);
     KernelTarget target = resolve_target(options);
     Planned planned;
     for (Mode mode : modes(options))
@@ -144,7 +145,7 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
     }
     Mode mode = parse_mode(mode_text);
     if (mode == Mode::train && !options.train) throw CompileError("mode train is switched off");
-    check_complete(network);
+    check_complete(network, options.train);
     if (stage == "graph") {
         out << print(network.graph());
         return;
