@@ -8,9 +8,11 @@
 //     CRYOLITE_NETWORK(lenet)
 //
 // Layers are numbered in the order in which they are called, as in PyTorch's nn.Sequential, so parameters are named as
-// in its state_dict ("0.weight", "1.running_mean"); a layer's `name` field replaces the number. Arithmetic, reductions
-// and reshape are not layers and take no number. Every wrong use throws CompileError, which names the layer, the shapes
-// and the source line. Shapes are [n, c, h, w] or [n, c]; n is the batch, known only when the program runs.
+// in its state_dict ("0.weight", "1.running_mean"); a layer's `name` field replaces its number, the layers after it
+// keep theirs. Arithmetic, reductions and reshape are not layers and take no number. C++ does not say which operand of
+// conv2d(x, ...) + conv2d(y, ...) is called first: write such layers in statements of their own. Every wrong use throws
+// CompileError, which names the layer, the shapes and the source line. Shapes are [n, c, h, w] or [n, c]; n is the
+// batch, known only when the program runs.
 #ifndef CRYOLITE_H
 #define CRYOLITE_H
 
@@ -19,6 +21,7 @@
 #include <initializer_list>
 #include <memory>
 #include <optional>
+#include <set>
 #include <source_location>
 #include <stdexcept>
 #include <string>
@@ -105,6 +108,7 @@ struct Linear {
     std::string name = {};
 };
 struct BatchNorm {
+    int channels = 0; // 0: the input's; a stated count that differs from the input's is an error
     double eps = 1e-5;
     double momentum = 0.9; // weight of the OLD running value (PyTorch's momentum is 1 minus this)
     bool unbiased =
@@ -213,8 +217,8 @@ public:
     // logits: [n, classes].
     void classify(Value logits, Source where = Source::current());
 
-    void optimize(Sgd sgd) { optimizer_ = sgd; }
-    void initialize_weights(Initializer init) { weight_init_ = init; } // of conv2d and linear weights
+    void optimize(Sgd sgd, Source where = Source::current());
+    void initialize_weights(Initializer init, Source where = Source::current()); // of conv2d and linear weights
 
     const std::string &name() const { return name_; }
     const Sgd &optimizer() const { return optimizer_; }
@@ -224,6 +228,7 @@ public:
 
     // For layer functions: the next layer's full name, a number or the given one, below the enclosing Scope.
     std::string layer_name(const std::string &given, Source where);
+    const std::string &scope() const { return scopes_.back().prefix; } // the enclosing Scope's full name, or ""
 
 private:
     friend class Scope;
@@ -236,6 +241,7 @@ private:
         int next = 0;
     };
     std::vector<Level> scopes_;
+    std::set<std::string> layers_; // full names taken so far
 };
 
 // A layer of the author's own: takes the next number (or the name), and what is made inside is named below it.

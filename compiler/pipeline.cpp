@@ -1,0 +1,41 @@
+// The pipeline of each mode, and the driver: verify after every pass, blame by name.
+#include "passes.h"
+
+namespace cryolite {
+
+const std::vector<Pass> &pipeline(Mode mode) {
+    static const std::vector<Pass> train = {
+        {"select_mode", select_mode},
+        {"differentiate", differentiate},     // of the train branch alone: after select_mode
+        {"apply_optimizer", apply_optimizer}, // replaces the gradient nodes
+        {"simplify", simplify},               // before lower: sums that are zero are seen on whole ops
+        {"lower", lower},
+        {"simplify_lowered", simplify}, // what several ops' lowerings have in common
+        {"mask_padding", mask_padding}, // after lower, where sums over samples are explicit
+        {"fuse", fuse},
+    };
+    static const std::vector<Pass> infer = {
+        {"select_mode", select_mode},   {"simplify", simplify},         {"lower", lower},
+        {"simplify_lowered", simplify}, {"mask_padding", mask_padding}, {"fuse", fuse},
+    };
+    return mode == Mode::train ? train : infer;
+}
+
+Graph run_pipeline(const Graph &network, const PassContext &context,
+                   const std::function<void(const char *pass, const Graph &)> &observe) {
+    verify(network, "network");
+    Graph graph = network;
+    for (const Pass &pass : pipeline(context.mode)) {
+        const std::string blame = std::string("pass '") + pass.name + "': ";
+        try {
+            graph = pass.run(graph, context);
+        } catch (const CompileError &error) { // the author's: no gradient for an op, for one
+            throw CompileError(blame + error.what());
+        } catch (const std::exception &error) { throw InternalError(blame + error.what()); }
+        verify(graph, pass.name);
+        if (observe) observe(pass.name, graph);
+    }
+    return graph;
+}
+
+} // namespace cryolite
