@@ -1,0 +1,111 @@
+// The same numbers as PyTorch: losses of 20 steps on real batches, then all parameters and running statistics.
+// tests/fixtures/make_fixtures.py wrote PyTorch's side.
+#include "fixture.h"
+#include "networks.h"
+
+#include <cmath>
+#include <gtest/gtest.h>
+
+using namespace cryolite;
+using namespace cryolite::test;
+
+namespace {
+
+struct Recipe {
+    const char *name;
+    Sgd sgd;
+};
+const Recipe recipes[] = {{"sgd", {.learning_rate = 0.1}},
+                          {"momentum", {.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 5e-4}}};
+
+struct Subject {
+    const char *name, *fixture;
+    Define define;
+    bool biased; // running variances are compared with the textbook's
+};
+const Subject subjects[] = {{"lenet", "lenet", lenet_pytorch, false},
+                            {"lenet_scratch", "lenet", lenet_scratch, true},
+                            {"mlp", "mlp", mlp, false}};
+
+// make_fixtures.py's initialize(): seeds count the modules of nn.Sequential.
+Tensors initial_mlp() {
+    Tensors tensors;
+    const std::pair<uint64_t, std::pair<size_t, size_t>> layers[] = {{1, {256, 784}}, {4, {256, 256}}, {7, {10, 256}}};
+    for (const auto &[index, shape] : layers) {
+        double bound = 1 / std::sqrt(double(shape.second));
+        std::string name = std::to_string(index);
+        tensors[name + ".weight"] = deterministic(2 * index, shape.first * shape.second, bound);
+        tensors[name + ".bias"] = deterministic(2 * index + 1, shape.first, bound);
+    }
+    return tensors;
+}
+
+Tensors initial(const Subject &subject) {
+    return std::string(subject.fixture) == "mlp" ? initial_mlp() : load_tensors("lenet.initial.safetensors");
+}
+
+class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe>> {};
+
+TEST_P(Agreement, LossesParametersAndStatistics) {
+    const auto &[subject, recipe] = GetParam();
+    Batches batches;
+    TestModel model(*build(subject.define, recipe.sgd, subject.name), {.batch = Batches::size});
+    model.initialize(1); // running statistics start at 0 and 1
+    model.set(initial(subject));
+
+    std::vector<double> expected = load_losses(subject.fixture, recipe.name);
+    ASSERT_EQ(expected.size(), size_t(Batches::count));
+    for (int step = 0; step < Batches::count; step++) {
+        double loss = model.train(batches, step * Batches::size, Batches::size).loss;
+        EXPECT_NEAR(loss, expected[size_t(step)], 1e-5 * expected[size_t(step)]) << "step " << step;
+    }
+
+    Tensors ours = model.parameters(),
+            theirs = load_tensors(std::string(subject.fixture) + "." + recipe.name + ".safetensors");
+    const std::string unbiased = ".running_var", biased = ".running_var_biased";
+    size_t compared = 0;
+    for (const auto &[name, values] : theirs) {
+        bool is_biased = name.ends_with(biased);
+        if (is_biased || name.ends_with(unbiased))
+            if (is_biased != subject.biased) continue;
+        std::string own = is_biased ? name.substr(0, name.size() - biased.size()) + unbiased : name;
+        ASSERT_TRUE(ours.count(own)) << own;
+        EXPECT_LE(difference(ours[own], values), 1e-4) << own;
+        compared++;
+    }
+    size_t saved = 0;
+    for (const auto &[name, values] : ours) saved += name.rfind("optimizer.", 0) != 0;
+    EXPECT_EQ(compared, saved) << "a parameter or statistic without a counterpart in PyTorch";
+}
+
+INSTANTIATE_TEST_SUITE_P(PyTorch, Agreement, testing::Combine(testing::ValuesIn(subjects), testing::ValuesIn(recipes)),
+                         [](const auto &info) {
+                             return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
+                         });
+
+class ScratchAgreement : public testing::TestWithParam<Recipe> {};
+
+TEST_P(ScratchAgreement, BuiltInAndFromScratchOnEveryStep) {
+    const Recipe &recipe = GetParam();
+    Batches batches;
+    TestModel built_in(*build(lenet, recipe.sgd, "lenet"), {.batch = Batches::size});
+    TestModel scratch(*build(lenet_scratch, recipe.sgd, "lenet_scratch"), {.batch = Batches::size});
+    for (TestModel *model : {&built_in, &scratch}) {
+        model->initialize(1);
+        model->set(load_tensors("lenet.initial.safetensors"));
+    }
+    for (int step = 0; step < Batches::count; step++) {
+        double a = built_in.train(batches, step * Batches::size, Batches::size).loss;
+        double b = scratch.train(batches, step * Batches::size, Batches::size).loss;
+        EXPECT_NEAR(a, b, 1e-5 * b) << "step " << step;
+    }
+    // With running statistics, too.
+    cryo_result a = built_in.evaluate(batches, 0, Batches::size), b = scratch.evaluate(batches, 0, Batches::size);
+    EXPECT_NEAR(a.loss, b.loss, 1e-5 * b.loss);
+    EXPECT_LE(difference(built_in.infer(batches, 0, 100), scratch.infer(batches, 0, 100)), 1e-5);
+}
+
+INSTANTIATE_TEST_SUITE_P(Recipes, ScratchAgreement, testing::ValuesIn(recipes),
+                         [](const auto &info) { return std::string(info.param.name); });
+
+} // namespace
