@@ -18,7 +18,13 @@ struct Call {
     void require(bool holds, const std::string &message) const {
         if (!holds) fail(message);
     }
-    void positive(const char *option, int64_t number, Value x) const;
+    // Of a layer's options: the message goes on with the shape of the input.
+    void option(bool holds, const std::string &message, Value x) const {
+        require(holds, message + "; the input is " + x.shape().text());
+    }
+    void positive(const char *name, int64_t number, Value x) const {
+        option(number > 0, std::string(name) + " " + std::to_string(number) + " must be positive", x);
+    }
     void same_network(Value x) const;
     // Names become parts of files and of checkpoints: letters, digits, '_', '-' and '.'.
     void check_name(const std::string &name) const;

@@ -43,8 +43,7 @@ Value conv2d(Value x, Conv2d options, Source where) {
     call.positive("channels", options.channels, x);
     call.positive("window", options.window, x);
     call.positive("stride", options.stride, x);
-    call.require(options.padding >= 0, "padding " + std::to_string(options.padding) +
-                                           " must not be negative; the input is " + x.shape().text());
+    call.option(options.padding >= 0, "padding " + std::to_string(options.padding) + " must not be negative", x);
     require_window(call, x, options.window, options.padding);
     std::vector<Value> inputs = weights(call, {options.channels, x.shape()[1], options.window, options.window},
                                         options.weight_init, options.bias);
@@ -70,11 +69,11 @@ Value batch_norm(Value x, BatchNorm options, Source where) {
     call.require(options.channels == 0 || options.channels == channels, "expects " + std::to_string(options.channels) +
                                                                             " channels, the input " + x.shape().text() +
                                                                             " has " + std::to_string(channels));
-    call.require(options.eps > 0 && std::isfinite(options.eps),
-                 "eps " + number_text(options.eps) + " must be positive and finite");
-    call.require(options.momentum >= 0 && options.momentum <= 1,
-                 "momentum " + number_text(options.momentum) +
-                     " must be in [0, 1]: the weight of the old running value");
+    call.option(options.eps > 0 && std::isfinite(options.eps),
+                "eps " + number_text(options.eps) + " must be positive and finite", x);
+    call.option(options.momentum >= 0 && options.momentum <= 1,
+                "momentum " + number_text(options.momentum) + " must be in [0, 1]: the weight of the old running value",
+                x);
     const Shape shape{channels};
     Value weight = call.add_stored("parameter", call.layer + ".weight", shape, ones());
     Value bias = call.add_stored("parameter", call.layer + ".bias", shape, zeros());
@@ -91,9 +90,10 @@ static Value pool2d(const char *op, Value x, const Pool2d &options, Source where
     const int stride = options.stride == 0 ? options.window : options.stride;
     call.positive("stride", stride, x);
     // More would let a window lie in the padding alone.
-    call.require(options.padding >= 0 && options.padding <= options.window / 2,
-                 "padding " + std::to_string(options.padding) + " must be between 0 and half the window " +
-                     std::to_string(options.window) + "; the input is " + x.shape().text());
+    call.option(options.padding >= 0 && options.padding <= options.window / 2,
+                "padding " + std::to_string(options.padding) + " must be between 0 and half the window " +
+                    std::to_string(options.window),
+                x);
     require_window(call, x, options.window, options.padding);
     return call.add(
         op, {x},
@@ -106,7 +106,7 @@ Value max_pool2d(Value x, Pool2d options, Source where) { return pool2d("max_poo
 Value dropout(Value x, Dropout options, Source where) {
     Call call = layer_call("dropout", x, options.name, where);
     call.require(x.shape().batched(), "the input must be [n, ...], not " + x.shape().text());
-    call.require(options.rate >= 0 && options.rate < 1, "rate " + number_text(options.rate) + " must be in [0, 1)");
+    call.option(options.rate >= 0 && options.rate < 1, "rate " + number_text(options.rate) + " must be in [0, 1)", x);
     // Every dropout draws its own numbers: the seed is how many came before.
     int64_t seed = 0;
     for (const Node &node : x.net->graph().nodes) seed += !std::strcmp(node.op->name, "dropout");

@@ -27,11 +27,6 @@ void Call::fail(const std::string &message) const {
                        ")");
 }
 
-void Call::positive(const char *option, int64_t number, Value x) const {
-    require(number > 0,
-            std::string(option) + " " + std::to_string(number) + " must be positive; the input is " + x.shape().text());
-}
-
 void Call::same_network(Value x) const {
     require(x.net, "an operand is the value of no network");
     require(x.net == net, "values of two networks are mixed: " + net->name() + " and " + x.net->name());

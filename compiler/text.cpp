@@ -12,7 +12,12 @@ namespace cryolite {
 // ---------------------------------------------------------------------------------------------------------------------
 // Printing
 
-static bool plain(char c) { return std::isalnum(static_cast<unsigned char>(c)) || std::strchr("_.:+-/", c); }
+// Characters of names, and what numbers and the words of a comment have besides.
+constexpr const char *name_marks = "_.", *number_marks = "_.+-", *word_marks = "_.+-:/";
+
+static bool plain(char c, const char *marks) {
+    return std::isalnum(static_cast<unsigned char>(c)) || (c && std::strchr(marks, c));
+}
 
 static std::string quoted(const std::string &text) {
     static const char *digits = "0123456789abcdef";
@@ -32,7 +37,7 @@ static std::string quoted(const std::string &text) {
 
 static std::string word(const std::string &text) {
     for (char c : text)
-        if (!plain(c)) return quoted(text);
+        if (!plain(c, word_marks)) return quoted(text);
     return text.empty() ? quoted(text) : text;
 }
 
@@ -118,10 +123,10 @@ private:
         return error == std::errc() && end == token.data() + token.size();
     }
 
-    std::string token(const char *what); // plain characters
-    std::string string();                // quoted
+    std::string token(const char *what, const char *marks = name_marks);
+    std::string string(); // quoted
     std::string word(const char *what) {
-        return skip_spaces(), at_ < line_.size() && line_[at_] == '"' ? string() : token(what);
+        return skip_spaces(), at_ < line_.size() && line_[at_] == '"' ? string() : token(what, word_marks);
     }
     int64_t integer();
     ValueType type();
@@ -154,10 +159,10 @@ bool Parser::next_line() {
     return false;
 }
 
-std::string Parser::token(const char *what) {
+std::string Parser::token(const char *what, const char *marks) {
     skip_spaces();
     size_t start = at_;
-    while (at_ < line_.size() && plain(line_[at_])) ++at_;
+    while (at_ < line_.size() && plain(line_[at_], marks)) ++at_;
     if (at_ == start) fail(std::string("expected ") + what + " " + here());
     return line_.substr(start, at_ - start);
 }
@@ -188,7 +193,7 @@ std::string Parser::string() {
 }
 
 int64_t Parser::integer() {
-    std::string text = token("an integer");
+    std::string text = token("an integer", number_marks);
     int64_t value = 0;
     if (!number(text, value)) fail("'" + text + "' is not an integer");
     return value;
@@ -224,7 +229,7 @@ Attr Parser::attr() {
         }
         return list;
     }
-    std::string text = token("a value");
+    std::string text = token("a value", number_marks);
     if (text == "true" || text == "false") return text == "true";
     int64_t integer = 0;
     if (number(text, integer)) return integer;
