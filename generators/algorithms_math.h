@@ -1,0 +1,21 @@
+// Scalar float32 maths as Halide expressions: accurate to about 2 ulp, NaN in gives NaN out, right limits at +-Inf,
+// vectorises at any width and needs neither libm nor Halide's runtime.
+#pragma once
+
+#include "Halide.h"
+
+namespace cryolite {
+
+Halide::Expr float_exp(Halide::Expr x);
+Halide::Expr float_log(Halide::Expr x);
+Halide::Expr float_sigmoid(Halide::Expr x);
+Halide::Expr float_tanh(Halide::Expr x);
+
+// Halide's max and min return the second operand when the first is NaN; these keep a NaN of either.
+Halide::Expr max_with_nan(Halide::Expr a, Halide::Expr b);
+Halide::Expr min_with_nan(Halide::Expr a, Halide::Expr b);
+
+// A well mixed 32-bit hash of a 32-bit integer.
+Halide::Expr mixed_bits(Halide::Expr x);
+
+} // namespace cryolite

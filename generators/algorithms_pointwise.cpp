@@ -1,0 +1,281 @@
+// Rules of the pointwise ops. Elementwise ops come from two tables; windows gather, so that every output element is one
+// expression and nothing is scattered.
+#include "algorithms_pointwise.h"
+
+#include "algorithms_math.h"
+
+#include <cmath>
+#include <limits>
+
+namespace cryolite {
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::Tuple, Halide::Var, Halide::cast, Halide::clamp, Halide::is_nan,
+    Halide::select, Halide::strict_float;
+
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+// Windows with more elements than this become a loop.
+constexpr int largest_unrolled_window = 25;
+
+using Unary = Expr (*)(Expr);
+using Binary = Expr (*)(Expr, Expr);
+
+const std::map<std::string, Unary> unary_rules{
+    {"abs", [](Expr x) { return abs(x); }},
+    {"exp", float_exp},
+    {"log", float_log},
+    {"neg", [](Expr x) { return -x; }},
+    {"reciprocal", [](Expr x) { return strict_float(1.f / x); }},
+    {"relu", [](Expr x) { return select(x < 0.f, 0.f, x); }}, // not <=: see algorithms_math.cpp
+    {"rsqrt", [](Expr x) { return strict_float(1.f / sqrt(x)); }},
+    {"sigmoid", float_sigmoid},
+    {"sqrt", [](Expr x) { return strict_float(sqrt(x)); }},
+    {"square", [](Expr x) { return x * x; }},
+    {"tanh", float_tanh},
+};
+
+const std::map<std::string, Binary> binary_rules{
+    {"add", [](Expr a, Expr b) { return a + b; }},
+    {"div", [](Expr a, Expr b) { return strict_float(a / b); }},
+    // Halide turns a >= b into !(a < b), which holds for NaN.
+    {"greater_equal", [](Expr a, Expr b) { return select(b < a || a == b, 1.f, 0.f); }},
+    {"max", max_with_nan},
+    {"min", min_with_nan},
+    {"mul", [](Expr a, Expr b) { return a * b; }},
+    {"relu_grad", [](Expr dy, Expr x) { return select(x > 0.f || is_nan(x), dy, 0.f); }},
+    {"sub", [](Expr a, Expr b) { return a - b; }},
+};
+
+// Products with 0 and differences of a value with itself are NaN for NaN and Inf; Halide would fold them.
+bool folds_wrongly(const ProgramStatement &s) {
+    const ProgramOperand &a = s.operands[0], &b = s.operands[1];
+    auto is_zero = [](const ProgramOperand &o) { return o.statement < 0 && o.literal == 0; };
+    return (s.op == "mul" && (is_zero(a) || is_zero(b))) || (s.op == "sub" && a.statement == b.statement);
+}
+
+struct Windows {
+    int window, stride, padding, h, w, pooled_h, pooled_w;
+
+    int area() const { return window * window; }
+    // Windows that can cover one element along a dimension.
+    int covering() const { return (window + stride - 1) / stride; }
+};
+
+// `large` is the shape before pooling.
+Windows windows_of(const ProgramStatement &s, const ProgramShape &large) {
+    Windows p{s.attributes.at("window"),
+              s.attributes.at("stride"),
+              s.attributes.at("padding"),
+              large.dims[2],
+              large.dims[3],
+              0,
+              0};
+    p.pooled_h = pooled_extent(p.h, p.window, p.stride, p.padding);
+    p.pooled_w = pooled_extent(p.w, p.window, p.stride, p.padding);
+    return p;
+}
+
+// The k-th last window that covers `x` along a dimension of the given extents. `inside` is undefined when every x of
+// the dimension has such a window, so that no test is needed.
+struct Cover {
+    Expr window, offset, inside; // window number (in range), position of x in it
+};
+
+Cover cover(Expr x, int k, const Windows &p, int extent, int pooled) {
+    Expr number = (x + p.padding) / p.stride - k;
+    bool always = true;
+    for (int i = 0; i < extent; i++) {
+        const int n = (i + p.padding) / p.stride - k;
+        always = always && n >= 0 && n < pooled && i + p.padding - n * p.stride < p.window;
+    }
+    if (always) return {number, x + p.padding - number * p.stride, Expr()};
+    Expr offset = x + p.padding - number * p.stride;
+    return {clamp(number, 0, pooled - 1), offset, number >= 0 && number < pooled && offset < p.window};
+}
+
+Expr both(Expr a, Expr b) { return !a.defined() ? b : !b.defined() ? a : a && b; }
+
+Point at_window(const Point &point, Expr y, Expr x) {
+    Point result = point;
+    result.at[2] = y;
+    result.at[3] = x;
+    return result;
+}
+
+} // namespace
+
+Evaluator::Evaluator(const Program &program, int lanes, Input input, Scalar scalar)
+    : program_(program), lanes_(lanes), input_(std::move(input)), scalar_(std::move(scalar)) {}
+
+std::vector<Expr> Evaluator::arguments(const ProgramShape &shape, const Point &point) {
+    std::vector<Expr> result;
+    if (shape.is_block()) result.push_back(point.lane);
+    for (int d = shape.rank() - 1; d >= 0; d--) result.push_back(point.at[d]);
+    if (result.empty()) result.push_back(0);
+    return result;
+}
+
+Expr Evaluator::value(int statement, const Point &point) {
+    Key key{statement, {point.lane.get()}};
+    for (const Expr &e : point.at) key.second.push_back(e.get());
+    auto found = memo_.find(key);
+    if (found == memo_.end()) {
+        const ProgramStatement &s = program_.statements[statement];
+        auto stored = stored_.find(statement);
+        Expr e =
+            stored != stored_.end() ? Expr(stored->second(arguments(s.shape, point))) : compute(s, statement, point);
+        found = memo_.emplace(key, std::pair(e, point)).first;
+    }
+    return found->second.first;
+}
+
+// The operand's element that broadcasts to `point` of the statement's shape.
+Expr Evaluator::operand(const ProgramStatement &s, int i, const Point &point) {
+    const ProgramOperand &o = s.operands[i];
+    if (o.statement < 0) return o.literal;
+    const ProgramShape &shape = program_.statements[o.statement].shape;
+    Point source = point;
+    source.at.resize(shape.rank());
+    for (int d = 0; d < shape.rank(); d++)
+        if (shape.dims[d] == 1) source.at[d] = zero_;
+    return value(o.statement, source);
+}
+
+Expr Evaluator::compute(const ProgramStatement &s, int index, const Point &point) {
+    if (s.op == "input") return input_(index, arguments(s.shape, point));
+    if (s.is_integer()) return cast<float>(scalar_(index));
+    if (auto rule = unary_rules.find(s.op); rule != unary_rules.end()) return rule->second(operand(s, 0, point));
+    if (auto rule = binary_rules.find(s.op); rule != binary_rules.end()) {
+        Expr e = rule->second(operand(s, 0, point), operand(s, 1, point));
+        return folds_wrongly(s) ? strict_float(e) : e;
+    }
+    if (s.op == "mask")
+        return select(point.at[0] * lanes_ + point.lane < scalar_(s.operands[1].statement), operand(s, 0, point), 0.f);
+    if (s.op == "broadcast") return operand(s, 0, point);
+    if (s.op == "uniform") return uniform(s, point);
+    if (s.op == "avg_pool2d_grad") return avg_pool_grad(s, point);
+    if (s.op == "max_pool2d_grad") return max_pool_grad(s, index, point);
+    return pool(s, index, point);
+}
+
+Expr Evaluator::window_element(const ProgramStatement &s, int i, const Point &out, Expr r, Expr column, float outside) {
+    const Windows p = windows_of(s, program_.statements[s.operands[i].statement].shape);
+    Expr y = out.at[2] * p.stride + r - p.padding, x = out.at[3] * p.stride + column - p.padding;
+    if (p.padding == 0) return operand(s, i, at_window(out, y, x));
+    Expr inside = y >= 0 && y < p.h && x >= 0 && x < p.w;
+    return select(inside, operand(s, i, at_window(out, clamp(y, 0, p.h - 1), clamp(x, 0, p.w - 1))), outside);
+}
+
+Expr Evaluator::pool_in_line(const ProgramStatement &s, const Point &point) {
+    const int window = s.attributes.at("window");
+    const bool average = s.op == "avg_pool2d";
+    Expr total;
+    for (int r = 0; r < window; r++) {
+        for (int c = 0; c < window; c++) {
+            Expr e = window_element(s, 0, point, r, c, average ? 0.f : -infinity);
+            total = !total.defined() ? e : average ? total + e : max_with_nan(total, e);
+        }
+    }
+    return average ? total * (1.f / (window * window)) : total;
+}
+
+Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
+    const int window = s.attributes.at("window");
+    if (window * window <= largest_unrolled_window) return pool_in_line(s, point);
+    auto found = windows_.find(index);
+    if (found == windows_.end()) {
+        const bool average = s.op == "avg_pool2d";
+        Var l("l"), w("w"), h("h"), c("c"), b("b");
+        Func f(s.name + "_window");
+        RDom r(0, window, 0, window);
+        f(l, w, h, c, b) = average ? 0.f : -infinity;
+        Expr e = window_element(s, 0, Point{l, {b, c, h, w}}, r.y, r.x, average ? 0.f : -infinity);
+        f(l, w, h, c, b) = average ? f(l, w, h, c, b) + e : max_with_nan(f(l, w, h, c, b), e);
+        staged_.push_back(f);
+        found = windows_.emplace(index, f).first;
+    }
+    Expr e = found->second(arguments(s.shape, point));
+    return s.op == "avg_pool2d" ? e * (1.f / (window * window)) : e;
+}
+
+Expr Evaluator::avg_pool_grad(const ProgramStatement &s, const Point &point) {
+    const Windows p = windows_of(s, s.shape);
+    Expr total = 0.f;
+    for (int i = 0; i < p.covering(); i++) {
+        for (int j = 0; j < p.covering(); j++) {
+            Cover y = cover(point.at[2], i, p, p.h, p.pooled_h), x = cover(point.at[3], j, p, p.w, p.pooled_w);
+            Expr e = operand(s, 0, at_window(point, y.window, x.window)), inside = both(y.inside, x.inside);
+            total = total + (inside.defined() ? select(inside, e, 0.f) : e);
+        }
+    }
+    return total * (1.f / p.area());
+}
+
+// Position r * window + s of the first largest element of a window, in scan order; of the first NaN if there is one.
+Func Evaluator::first_maximum(const ProgramStatement &s, int index) {
+    auto found = windows_.find(index);
+    if (found != windows_.end()) return found->second;
+    const Windows p = windows_of(s, s.shape);
+    Var l("l"), w("w"), h("h"), c("c"), b("b");
+    const Point point{l, {b, c, h, w}};
+    Func f(s.name + "_first");
+    auto better = [](Expr e, Expr best) { return best < e || (is_nan(e) && !is_nan(best)); };
+    if (p.area() <= largest_unrolled_window) {
+        Expr best = window_element(s, 1, point, 0, 0, -infinity), position = 0;
+        // A window may start in the padding, which never wins.
+        if (p.padding > 0) position = -1;
+        for (int i = p.padding > 0 ? 0 : 1; i < p.area(); i++) {
+            Expr e = window_element(s, 1, point, i / p.window, i % p.window, -infinity);
+            Expr y = h * p.stride + i / p.window - p.padding, x = w * p.stride + i % p.window - p.padding;
+            Expr take = better(e, best);
+            if (p.padding > 0) take = y >= 0 && y < p.h && x >= 0 && x < p.w && (position < 0 || take);
+            position = select(take, i, position);
+            best = select(take, e, best);
+        }
+        f(l, w, h, c, b) = position;
+    } else {
+        Func search(s.name + "_search");
+        RDom r(0, p.window, 0, p.window);
+        search(l, w, h, c, b) = Tuple(Expr(-infinity), Expr(-1));
+        Expr y = h * p.stride + r.y - p.padding, x = w * p.stride + r.x - p.padding;
+        r.where(y >= 0 && y < p.h && x >= 0 && x < p.w);
+        Expr e = window_element(s, 1, point, r.y, r.x, -infinity);
+        Expr best = search(l, w, h, c, b)[0], position = search(l, w, h, c, b)[1];
+        Expr take = position < 0 || better(e, best);
+        search(l, w, h, c, b) = Tuple(select(take, e, best), select(take, r.y * p.window + r.x, position));
+        staged_.push_back(search);
+        f(l, w, h, c, b) = search(l, w, h, c, b)[1];
+    }
+    staged_.push_back(f);
+    return windows_.emplace(index, f).first->second;
+}
+
+Expr Evaluator::max_pool_grad(const ProgramStatement &s, int index, const Point &point) {
+    const Windows p = windows_of(s, s.shape);
+    Func first = first_maximum(s, index);
+    Expr total = 0.f;
+    for (int i = 0; i < p.covering(); i++) {
+        for (int j = 0; j < p.covering(); j++) {
+            Cover y = cover(point.at[2], i, p, p.h, p.pooled_h), x = cover(point.at[3], j, p, p.w, p.pooled_w);
+            const Point pooled = at_window(point, y.window, x.window);
+            Expr here = first(arguments(s.shape, pooled)) == y.offset * p.window + x.offset;
+            total = total + select(both(both(y.inside, x.inside), here), operand(s, 0, pooled), 0.f);
+        }
+    }
+    return total;
+}
+
+Expr Evaluator::uniform(const ProgramStatement &s, const Point &point) {
+    Expr element = 0;
+    for (int d = 1; d < s.shape.rank(); d++) element = element * s.shape.dims[d] + point.at[d];
+    Expr step = Halide::reinterpret<uint32_t>(operand(s, 1, Point{point.lane, {}}));
+    Expr sample = (scalar_(s.operands[0].statement) + point.at[0]) * lanes_ + point.lane;
+    // Only the last mixing depends on both sample and element.
+    const uint32_t seed = static_cast<uint32_t>(s.attributes.at("seed"));
+    Expr stream = mixed_bits(mixed_bits(step + Expr(seed * 0x9e3779b9u)) + cast<uint32_t>(element) * Expr(0x85ebca6bu));
+    Expr bits = mixed_bits(stream + mixed_bits(cast<uint32_t>(sample) ^ Expr(0x5bd1e995u)));
+    return cast<float>(cast<int>(bits >> 8)) * (1.f / 16777216.f);
+}
+
+} // namespace cryolite

@@ -1,0 +1,64 @@
+// The meaning of pointwise programs: turns a statement at given coordinates into one Halide expression.
+// Used by the pointwise generator, which supplies inputs and schedules the result.
+#pragma once
+
+#include "Halide.h"
+#include "program.h"
+
+#include <functional>
+#include <map>
+#include <vector>
+
+namespace cryolite {
+
+// One element of a value. `at` runs over the graph's dimensions; at[0] of a block value is the block within the call.
+struct Point {
+    Halide::Expr lane;
+    std::vector<Halide::Expr> at;
+};
+
+class Evaluator {
+public:
+    // `input` gives an input buffer's element, `scalar` an int32 scalar input, both by statement.
+    using Input = std::function<Halide::Expr(int statement, const std::vector<Halide::Expr> &arguments)>;
+    using Scalar = std::function<Halide::Expr(int statement)>;
+
+    Evaluator(const Program &program, int lanes, Input input, Scalar scalar);
+
+    Halide::Expr value(int statement, const Point &point);
+
+    // From now on `statement` is read from `f`, whose arguments are those of its buffer.
+    void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
+
+    // Block-shaped Funcs made on the way: reductions over large windows and positions of maxima. To be computed at the
+    // consumer's tile and vectorised over their first argument; the number is the count of their block dimensions.
+    const std::vector<Halide::Func> &staged() const { return staged_; }
+
+    // Arguments of a value's buffer, innermost first.
+    static std::vector<Halide::Expr> arguments(const ProgramShape &shape, const Point &point);
+
+private:
+    using Key = std::pair<int, std::vector<const void *>>;
+
+    Halide::Expr compute(const ProgramStatement &s, int index, const Point &point);
+    Halide::Expr operand(const ProgramStatement &s, int i, const Point &point);
+    Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
+                                Halide::Expr column, float outside);
+    Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
+    Halide::Expr pool_in_line(const ProgramStatement &s, const Point &point);
+    Halide::Expr avg_pool_grad(const ProgramStatement &s, const Point &point);
+    Halide::Expr max_pool_grad(const ProgramStatement &s, int index, const Point &point);
+    Halide::Func first_maximum(const ProgramStatement &s, int index);
+    Halide::Expr uniform(const ProgramStatement &s, const Point &point);
+
+    const Program &program_;
+    int lanes_;
+    Input input_;
+    Scalar scalar_;
+    Halide::Expr zero_ = 0;
+    std::map<Key, std::pair<Halide::Expr, Point>> memo_; // keeps the coordinates of a key alive
+    std::map<int, Halide::Func> stored_, windows_;
+    std::vector<Halide::Func> staged_;
+};
+
+} // namespace cryolite
