@@ -77,16 +77,20 @@ def format_ms(times):
     return f"{statistics.median(times):.{digits}f} ({min(times):.{digits}f}-{max(times):.{digits}f})"
 
 
+def format_ratio(theirs, ours):
+    """Of the medians, and of the fastest rounds."""
+    return f"{statistics.median(theirs) / statistics.median(ours):.2f} ({min(theirs) / min(ours):.2f})"
+
+
 def markdown(results, names):
     head = ["network", "step", "batch", "threads"] + [f"{name}, ms" for name in names]
-    head += [f"cryolite is faster than {name}" for name in names[1:]]
+    head += [f"{name} / cryolite" for name in names[1:]]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in results:
         times = row["times_ms"]
-        ours = statistics.median(times["cryolite"])
         cells = [row["net"], MODES[row["mode"]][0], str(row["batch"]), str(row["threads"])]
         cells += [format_ms(times[name]) if name in times else "" for name in names]
-        cells += [f"{statistics.median(times[name]) / ours:.2f}x" if name in times else "" for name in names[1:]]
+        cells += [format_ratio(times[name], times["cryolite"]) if name in times else "" for name in names[1:]]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -139,7 +143,8 @@ def main():
     facts = dict(machine=machine, date=datetime.date.today().isoformat(), rounds=a.rounds, seconds=a.seconds,
                  **versions(a.peers_python))
     text = (f"# {machine}\n\n" + ", ".join(f"{k} {v}" for k, v in facts.items() if k != "machine") +
-            ". Median over rounds of the median step (smallest to largest round).\n\n" +
+            ". Times: median over rounds of the median step (fastest to slowest round). Ratios: of the medians (of the "
+            "fastest rounds).\n\n" +
             f"{table}\n\n## Kernels\n\n{kernels}")
     print(f"{table}\n\n{kernels}")
     a.results.mkdir(parents=True, exist_ok=True)
