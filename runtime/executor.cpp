@@ -1,0 +1,209 @@
+// Runs a plan.
+#include "executor.h"
+
+#include "float_mode.h"
+#include "halide_error.h"
+
+#include <chrono>
+#include <cstring>
+#include <new>
+
+namespace cryolite::runtime {
+
+namespace {
+
+template <typename T> bool allocate(std::unique_ptr<T[]> &array, size_t count) {
+    array.reset(new (std::nothrow) T[count ? count : 1]());
+    return array != nullptr;
+}
+
+double seconds_now() {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+} // namespace
+
+void Executor::add_steps(const cryo_step *steps, int64_t count, int phase) {
+    for (int64_t s = 0; s < count; s++) {
+        entries_[step_count_++] = {&steps[s], arg_count_, phase};
+        arg_count_ += size_t(steps[s].arg_count);
+    }
+}
+
+bool Executor::prepare(const cryo_program &program, const cryo_plan &plan, int threads) {
+    plan_ = &plan;
+    threads_count_ = threads;
+    lanes_ = program.lanes;
+    size_t steps = 0, dims = 0;
+    for (int64_t p = 0; p < plan.phase_count; p++)
+        steps +=
+            size_t(plan.phases[p].block_step_count + plan.phases[p].tile_step_count + plan.phases[p].tail_step_count);
+    if (!allocate(entries_, steps) || !allocate(phases_, size_t(plan.phase_count))) return false;
+    for (int64_t p = 0; p < plan.phase_count; p++) {
+        const cryo_phase &phase = plan.phases[p];
+        Phase &made = phases_[size_t(p)];
+        made.phase = &phase;
+        made.block = step_count_;
+        add_steps(phase.block_steps, phase.block_step_count, int(p));
+        made.tile = step_count_;
+        add_steps(phase.tile_steps, phase.tile_step_count, int(p));
+        made.tail = step_count_;
+        add_steps(phase.tail_steps, phase.tail_step_count, int(p));
+        for (int64_t s = 0; s < phase.tile_step_count; s++) made.tiles += phase.tile_steps[s].tiles;
+    }
+    for (size_t s = 0; s < step_count_; s++)
+        for (int64_t a = 0; a < entries_[s].step->arg_count; a++)
+            if (entries_[s].step->args[a].kind == CRYO_ARG_BUFFER) dims += size_t(entries_[s].step->args[a].rank);
+    if (!allocate(dims_, dims) || !allocate(threads_, size_t(threads))) return false;
+    for (int t = 0; t < threads; t++)
+        if (!make_thread(threads_[size_t(t)])) return false;
+    return true;
+}
+
+// Every thread fills the shared dims anew, with the same numbers; they are only read later.
+bool Executor::make_thread(Thread &thread) {
+    if (!allocate(thread.buffers, arg_count_) || !allocate(thread.argv, arg_count_) ||
+        !allocate(thread.counts, step_count_))
+        return false;
+    cryo_halide_dim *dim = dims_.get();
+    for (size_t s = 0; s < step_count_; s++) {
+        const cryo_step &step = *entries_[s].step;
+        for (int64_t a = 0; a < step.arg_count; a++) {
+            const cryo_arg &arg = step.args[a];
+            cryo_buffer &buffer = thread.buffers[entries_[s].first_arg + size_t(a)];
+            void *&slot = thread.argv[entries_[s].first_arg + size_t(a)];
+            if (arg.kind != CRYO_ARG_BUFFER) {
+                slot = arg.kind == CRYO_ARG_BATCH   ? &thread.batch
+                       : arg.kind == CRYO_ARG_VALID ? &thread.valid
+                                                    : &thread.block;
+                continue;
+            }
+            slot = &buffer;
+            buffer.type.code = arg.type == CRYO_I32 ? 0 : 2; // halide_type_int, halide_type_float
+            buffer.type.bits = 32;
+            buffer.type.lanes = 1;
+            buffer.dimensions = int32_t(arg.rank);
+            buffer.dim = dim;
+            for (int64_t d = 0; d < arg.rank; d++)
+                *dim++ = {0, int32_t(arg.dims[d].extent), int32_t(arg.dims[d].stride), 0};
+        }
+    }
+    return true;
+}
+
+bool Executor::call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile) {
+    const cryo_step &step = *entries_[entry].step;
+    cryo_buffer *buffer = &thread.buffers[entries_[entry].first_arg];
+    for (int64_t a = 0; a < step.arg_count; a++, buffer++) {
+        const cryo_arg &arg = step.args[a];
+        if (arg.kind != CRYO_ARG_BUFFER) continue;
+        uintptr_t at = arg.region == CRYO_REGION_SCRATCH ? thread.scratch : base[arg.region];
+        buffer->host = reinterpret_cast<uint8_t *>(at + uintptr_t(arg.offset + block * arg.block_stride) +
+                                                   uintptr_t(tile * arg.tile_stride));
+    }
+    double start = profiling_ ? seconds_now() : 0;
+    int code = step.kernel(&thread.argv[entries_[entry].first_arg]);
+    if (profiling_) {
+        thread.counts[entry].seconds += seconds_now() - start;
+        thread.counts[entry].calls++;
+    }
+    if (__builtin_expect(code != 0, 0)) fail(step, code);
+    return code == 0;
+}
+
+void Executor::fail(const cryo_step &step, int code) {
+    // Only the first one writes; the others see the flag already set.
+    if (failed_.exchange(true)) return;
+    failed_step_ = &step;
+    failed_code_ = code;
+    strncpy(failed_text_, halide_error_text(), sizeof failed_text_ - 1);
+}
+
+cryo_status Executor::report(Text &error) const {
+    return error.fail(CRYO_KERNEL_ERROR, "layer '%s', kernel '%s': %s (error %d)", failed_step_->name,
+                      failed_step_->key, failed_text_[0] ? failed_text_ : "the kernel failed", failed_code_);
+}
+
+bool Executor::run_block(Thread &thread, int64_t block) {
+    bool last = block == blocks_ - 1;
+    thread.block = int32_t(block);
+    thread.valid = last ? last_valid_ : int32_t(lanes_);
+    const uintptr_t *base = last ? regions_.last : regions_.base;
+    for (size_t s = phase_->block; s < phase_->tile; s++)
+        if (!call(thread, s, base, block, 0)) return false;
+    return true;
+}
+
+bool Executor::run_tile(Thread &thread, int64_t tile) {
+    thread.block = 0;
+    thread.valid = int32_t(lanes_);
+    size_t s = phase_->tile;
+    while (tile >= entries_[s].step->tiles) tile -= entries_[s++].step->tiles;
+    return call(thread, s, regions_.base, 0, tile);
+}
+
+void Executor::claim(int index) {
+    FloatMode mode;
+    HalideErrors errors;
+    Thread &thread = threads_[size_t(index)];
+    while (!failed_.load(std::memory_order_relaxed)) {
+        int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
+        if (task >= tasks_) return;
+        if (task < block_tasks_)
+            run_block(thread, reverse_ ? block_tasks_ - 1 - task : task);
+        else
+            run_tile(thread, task - block_tasks_);
+    }
+}
+
+void Executor::task(void *self, int i) { static_cast<Executor *>(self)->claim(i); }
+
+cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error) {
+    FloatMode mode;
+    HalideErrors errors;
+    regions_ = regions;
+    blocks_ = (batch + lanes_ - 1) / lanes_;
+    last_valid_ = int32_t(batch - (blocks_ - 1) * lanes_);
+    failed_.store(false);
+    failed_text_[0] = 0;
+    for (int t = 0; t < threads_count_; t++) {
+        threads_[size_t(t)].scratch = regions.base[CRYO_REGION_SCRATCH] + size_t(t) * regions.scratch_stride;
+        threads_[size_t(t)].batch = int32_t(batch);
+    }
+    for (int64_t p = 0; p < plan_->phase_count; p++) {
+        phase_ = &phases_[size_t(p)];
+        block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;
+        tasks_ = block_tasks_ + phase_->tiles;
+        reverse_ = p % 2 == 1; // the blocks done last are still in cache
+        next_.store(0);
+        int useful = tasks_ < threads_count_ ? int(tasks_) : threads_count_;
+        if (useful > 1 && parallel.run)
+            parallel.run(parallel.pool, useful, task, this);
+        else
+            claim(0);
+        Thread &thread = threads_[0];
+        thread.block = 0;
+        thread.valid = int32_t(lanes_);
+        size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
+        for (size_t s = phase_->tail; s < end && !failed_.load(); s++) call(thread, s, regions_.base, 0, 0);
+        if (failed_.load()) return report(error);
+    }
+    return CRYO_OK;
+}
+
+void Executor::set_profiling(bool on) {
+    profiling_ = on;
+    for (int t = 0; on && t < threads_count_; t++)
+        for (size_t s = 0; s < step_count_; s++) threads_[size_t(t)].counts[s] = {};
+}
+
+StepProfile Executor::profile(size_t step) const {
+    StepProfile sum = {entries_[step].step, entries_[step].phase, 0, 0};
+    for (int t = 0; t < threads_count_; t++) {
+        sum.calls += threads_[size_t(t)].counts[step].calls;
+        sum.seconds += threads_[size_t(t)].counts[step].seconds;
+    }
+    return sum;
+}
+
+} // namespace cryolite::runtime

@@ -1,0 +1,113 @@
+// Runs a plan: phases one after another; in a phase blocks and tiles spread over threads, then the tail.
+//
+// Everything a kernel is called with is made once: one set of argv arrays and buffers for each thread and step
+// argument. A call then writes one host pointer for each buffer and jumps.
+#ifndef CRYOLITE_RUNTIME_EXECUTOR_H
+#define CRYOLITE_RUNTIME_EXECUTOR_H
+
+#include "plan_format.h"
+#include "pool.h"
+#include "program.h"
+#include "text.h"
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+
+namespace cryolite::runtime {
+
+// Who runs a phase's tasks: the model's pool, the caller's, or (null) the calling thread alone.
+struct Parallel {
+    void (*run)(void *pool, int tasks, void (*task)(void *user, int i), void *user) = nullptr;
+    void *pool = nullptr;
+};
+
+// Base addresses of the regions, as numbers: rows of the last block may be elsewhere, see `ragged`.
+struct Regions {
+    uintptr_t base[CRYO_REGION_OUTPUT + 1] = {};
+    uintptr_t last[CRYO_REGION_OUTPUT + 1] = {}; // bases for the last block; block strides are added to them, too
+    size_t scratch_stride = 0;
+};
+
+// Profile of one step, summed over threads.
+struct StepProfile {
+    const cryo_step *step;
+    int phase;
+    int64_t calls;
+    double seconds;
+};
+
+class Executor {
+public:
+    // False when out of memory.
+    bool prepare(const cryo_program &program, const cryo_plan &plan, int threads);
+
+    // One pass over the plan with `batch` samples. Allocates nothing. CRYO_KERNEL_ERROR: error names layer and kernel,
+    // what had not begun by then was left out.
+    cryo_status run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error);
+
+    void set_profiling(bool on); // on: clears
+    size_t step_count() const { return step_count_; }
+    StepProfile profile(size_t step) const;
+
+private:
+    struct Entry { // a step, and where its arguments lie in each thread's arrays
+        const cryo_step *step;
+        size_t first_arg;
+        int phase;
+    };
+    struct Phase { // indices of entries
+        const cryo_phase *phase;
+        size_t block, tile, tail;
+        int64_t tiles; // of all tile steps
+    };
+    struct Count {
+        int64_t calls;
+        double seconds;
+    };
+    struct alignas(64) Thread {
+        std::unique_ptr<cryo_buffer[]> buffers; // one an argument; unused for scalars
+        std::unique_ptr<void *[]> argv;
+        std::unique_ptr<Count[]> counts; // one a step
+        uintptr_t scratch = 0;
+        int32_t batch = 0, valid = 0, block = 0;
+    };
+
+    bool make_thread(Thread &thread);
+    void add_steps(const cryo_step *steps, int64_t count, int phase);
+    static void task(void *self, int i);
+    void claim(int thread);
+    bool run_block(Thread &thread, int64_t block);
+    bool run_tile(Thread &thread, int64_t tile);
+    bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
+    void fail(const cryo_step &step, int code);
+    cryo_status report(Text &error) const;
+
+    const cryo_plan *plan_ = nullptr;
+    int threads_count_ = 0;
+    int64_t lanes_ = 1;
+    size_t step_count_ = 0, arg_count_ = 0;
+    std::unique_ptr<Entry[]> entries_;
+    std::unique_ptr<Phase[]> phases_;
+    std::unique_ptr<cryo_halide_dim[]> dims_; // of all arguments, shared by the threads
+    std::unique_ptr<Thread[]> threads_;
+    bool profiling_ = false;
+
+    // The run and phase in progress.
+    Regions regions_;
+    const Phase *phase_ = nullptr;
+    int64_t blocks_ = 0, block_tasks_ = 0, tasks_ = 0;
+    int32_t last_valid_ = 0;
+    bool reverse_ = false;
+
+    // The first failure of a run.
+    std::atomic<bool> failed_{false};
+    const cryo_step *failed_step_ = nullptr;
+    int failed_code_ = 0;
+    char failed_text_[512] = {};
+
+    alignas(64) std::atomic<int64_t> next_{0}; // task to claim
+};
+
+} // namespace cryolite::runtime
+#endif

@@ -1,0 +1,80 @@
+// A model: one piece of memory, three executors over it, a pool.
+#ifndef CRYOLITE_RUNTIME_MODEL_H
+#define CRYOLITE_RUNTIME_MODEL_H
+
+#include "executor.h"
+#include "plan_format.h"
+#include "pool.h"
+#include "program.h"
+#include "text.h"
+
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+
+namespace cryolite::runtime {
+
+struct Free {
+    void operator()(uint8_t *bytes) const { std::free(bytes); }
+};
+using Memory = std::unique_ptr<uint8_t[], Free>;
+
+// Aligned to CRYO_ALIGNMENT; null when there is no memory.
+Memory allocate_memory(size_t bytes);
+
+// The rows of one call. labels and outputs are null where the plan has none.
+struct Rows {
+    const float *images = nullptr;
+    const int32_t *labels = nullptr;
+    float *outputs = nullptr;
+    int64_t batch = 0;
+};
+
+// What a model and a context have in common: regions to run plans in.
+struct Workspace {
+    const cryo_program *program = nullptr;
+    uint8_t *memory = nullptr;
+    Layout layout;
+
+    // Base addresses for a run; copies the rows of a ragged last block to staging.
+    Regions stage(const Rows &rows, uint8_t *parameters) const;
+    // Copies staged outputs back.
+    void unstage(const Rows &rows) const;
+    cryo_control &control() const { return *reinterpret_cast<cryo_control *>(memory + layout.control); }
+};
+
+// Everything that can be wrong with a call's arguments.
+cryo_status check_rows(const cryo_program &program, int mode, const Rows &rows, Text &error);
+
+// The schedule's rate at a step.
+double scheduled_rate(const cryo_program &program, double rate, int64_t step);
+
+} // namespace cryolite::runtime
+
+struct cryo_model {
+    const cryo_program *program = nullptr;
+    int threads = 1;
+    cryolite::runtime::Memory owned; // null when the memory is the caller's
+    cryolite::runtime::Workspace work;
+    cryolite::runtime::Executor executors[cryolite::runtime::MODES];
+    cryolite::runtime::Pool pool;
+    cryolite::runtime::Parallel parallel;
+    double learning_rate = 0;
+    int64_t steps = 0;
+    mutable cryolite::runtime::Text error;
+
+    uint8_t *parameters() const { return work.memory + work.layout.parameters; }
+    float *values(const cryo_parameter &parameter) const {
+        return reinterpret_cast<float *>(parameters() + parameter.offset);
+    }
+};
+
+struct cryo_context {
+    cryo_model *model = nullptr;
+    cryolite::runtime::Memory owned;
+    cryolite::runtime::Workspace work;
+    cryolite::runtime::Executor executor;
+    cryolite::runtime::Text error;
+};
+
+#endif

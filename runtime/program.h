@@ -1,0 +1,42 @@
+// A program's checks and sizes: what can be wrong with the tables is found at open, never in a step.
+#ifndef CRYOLITE_RUNTIME_PROGRAM_H
+#define CRYOLITE_RUNTIME_PROGRAM_H
+
+#include "plan_format.h"
+#include "text.h"
+
+#include <cstddef>
+
+namespace cryolite::runtime {
+
+enum Mode { TRAIN, EVALUATE, INFER, MODES };
+
+const cryo_plan *plan_of(const cryo_program &program, int mode); // null when not compiled
+
+cryo_status check_program(const cryo_program *program, Text &error);
+
+// Bytes of one sample's row of images, labels, outputs.
+struct RowBytes {
+    size_t input, label, output;
+};
+RowBytes row_bytes(const cryo_program &program);
+
+// Where the regions lie in one piece of memory. Staging takes the rows of a ragged last block, padded to a whole one;
+// and all rows, when a step reads or writes those of every block at once.
+struct Layout {
+    size_t parameters = 0, control = 0, arena = 0, scratch = 0; // offsets
+    size_t scratch_stride = 0;                                  // bytes of one thread's
+    size_t input = 0, label = 0, output = 0;                    // offsets of staging
+    bool whole_rows = false;
+    size_t bytes = 0; // 0: too large to count
+};
+
+// Of a model with all its plans.
+Layout model_layout(const cryo_program &program, int threads);
+// Of an inference context: one thread, no parameters.
+Layout context_layout(const cryo_program &program);
+
+int resolve_threads(int threads); // 0: the machine's cores
+
+} // namespace cryolite::runtime
+#endif

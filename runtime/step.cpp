@@ -1,0 +1,160 @@
+// Train, evaluate, infer: arguments checked, rows staged, a plan run, results read.
+#include "model.h"
+
+#include <cmath>
+#include <cstring>
+
+using namespace cryolite::runtime;
+
+namespace cryolite::runtime {
+
+double scheduled_rate(const cryo_program &program, double rate, int64_t step) {
+    switch (program.rate) {
+    case CRYO_RATE_STEP:
+        return rate * std::pow(program.rate_gamma, std::floor(double(step) / program.rate_period));
+    case CRYO_RATE_COSINE: {
+        constexpr double pi = 3.14159265358979323846;
+        return rate * (1 + std::cos(pi * std::fmin(double(step), program.rate_period) / program.rate_period)) / 2;
+    }
+    default:
+        return rate;
+    }
+}
+
+cryo_status check_rows(const cryo_program &program, int mode, const Rows &rows, Text &error) {
+    static const char *const names[MODES] = {"train", "evaluate", "infer"};
+    const cryo_plan *plan = plan_of(program, mode);
+    if (!plan)
+        return error.fail(CRYO_BAD_PROGRAM, "model '%s' was compiled without the %s plan", program.name, names[mode]);
+    if (!rows.images) return error.fail(CRYO_BAD_ARGUMENT, "images is null");
+    if (mode != INFER && !rows.labels) return error.fail(CRYO_BAD_ARGUMENT, "labels is null");
+    if (mode == INFER && !rows.outputs) return error.fail(CRYO_BAD_ARGUMENT, "outputs is null");
+    long long batch = rows.batch;
+    if (batch < 1 || batch > program.max_batch)
+        return error.fail(CRYO_BAD_ARGUMENT, "batch of %lld: expected 1 to %lld", batch,
+                          static_cast<long long>(program.max_batch));
+    if (batch < plan->min_batch)
+        return error.fail(
+            CRYO_BAD_ARGUMENT, "batch of %lld: layer '%s' needs at least %lld values per channel in %s mode", batch,
+            plan->min_batch_layer ? plan->min_batch_layer : "", static_cast<long long>(plan->min_batch), plan->mode);
+    for (int64_t i = 0; mode != INFER && i < rows.batch; i++)
+        if (rows.labels[i] < 0 || rows.labels[i] >= program.classes)
+            return error.fail(CRYO_BAD_ARGUMENT, "label %lld is %d: expected 0 to %lld", static_cast<long long>(i),
+                              int(rows.labels[i]), static_cast<long long>(program.classes - 1));
+    return CRYO_OK;
+}
+
+namespace {
+
+// Copies rows from first_row on to staging, and pads with zeros to a whole block.
+void copy_rows(uint8_t *staging, const void *rows, size_t row, size_t first_row, size_t count, size_t room) {
+    memcpy(staging, static_cast<const uint8_t *>(rows) + first_row * row, count * row);
+    memset(staging + count * row, 0, (room - count) * row);
+}
+
+// Which rows are staged: none when the last block is full.
+struct Staged {
+    size_t first = 0, count = 0, room = 0;
+    Staged(const cryo_program &program, const Layout &layout, int64_t batch) {
+        size_t lanes = size_t(program.lanes), blocks = (size_t(batch) + lanes - 1) / lanes;
+        if (size_t(batch) == blocks * lanes) return;
+        first = layout.whole_rows ? 0 : (blocks - 1) * lanes;
+        count = size_t(batch) - first;
+        room = blocks * lanes - first;
+    }
+};
+
+} // namespace
+
+Regions Workspace::stage(const Rows &rows, uint8_t *parameters) const {
+    Regions regions;
+    auto number = [](const void *address) { return reinterpret_cast<uintptr_t>(address); };
+    uintptr_t *base = regions.base;
+    base[CRYO_REGION_PARAMETERS] = number(parameters);
+    base[CRYO_REGION_ARENA] = number(memory + layout.arena);
+    base[CRYO_REGION_SCRATCH] = number(memory + layout.scratch);
+    base[CRYO_REGION_CONTROL] = number(memory + layout.control);
+    base[CRYO_REGION_INPUT] = number(rows.images);
+    base[CRYO_REGION_LABEL] = number(rows.labels);
+    base[CRYO_REGION_OUTPUT] = number(rows.outputs);
+    regions.scratch_stride = layout.scratch_stride;
+    memcpy(regions.last, base, sizeof regions.last);
+
+    Staged staged(*program, layout, rows.batch);
+    if (!staged.count) return regions;
+    RowBytes row = row_bytes(*program);
+    copy_rows(memory + layout.input, rows.images, row.input, staged.first, staged.count, staged.room);
+    if (rows.labels) copy_rows(memory + layout.label, rows.labels, row.label, staged.first, staged.count, staged.room);
+    // A step adds its block's stride to the base: take off what comes before the first staged row.
+    regions.last[CRYO_REGION_INPUT] = number(memory + layout.input) - staged.first * row.input;
+    regions.last[CRYO_REGION_LABEL] = number(memory + layout.label) - staged.first * row.label;
+    regions.last[CRYO_REGION_OUTPUT] = number(memory + layout.output) - staged.first * row.output;
+    if (layout.whole_rows) memcpy(regions.base, regions.last, sizeof regions.base);
+    return regions;
+}
+
+void Workspace::unstage(const Rows &rows) const {
+    Staged staged(*program, layout, rows.batch);
+    size_t row = row_bytes(*program).output;
+    if (!staged.count || !rows.outputs) return;
+    memcpy(reinterpret_cast<uint8_t *>(rows.outputs) + staged.first * row, memory + layout.output, staged.count * row);
+}
+
+} // namespace cryolite::runtime
+
+namespace {
+
+float arena_value(const cryo_model &model, int64_t offset) {
+    float value = 0;
+    if (offset >= 0) memcpy(&value, model.work.memory + model.work.layout.arena + offset, sizeof value);
+    return value;
+}
+
+cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *result) {
+    if (!model) return CRYO_BAD_ARGUMENT;
+    cryo_status status = check_rows(*model->program, mode, rows, model->error);
+    if (status != CRYO_OK) return status;
+    cryo_control &control = model->work.control();
+    control.learning_rate = float(scheduled_rate(*model->program, model->learning_rate, model->steps));
+    control.batch = float(rows.batch);
+    control.step = float(model->steps);
+    Regions regions = model->work.stage(rows, model->parameters());
+    status = model->executors[mode].run(regions, rows.batch, model->parallel, model->error);
+    if (status != CRYO_OK) return status;
+    model->work.unstage(rows);
+    if (mode == TRAIN) model->steps++;
+    if (result) {
+        const cryo_plan &plan = *plan_of(*model->program, mode);
+        result->loss = double(arena_value(*model, plan.loss_offset));
+        result->correct = int64_t(std::lround(arena_value(*model, plan.correct_offset)));
+    }
+    return CRYO_OK;
+}
+
+} // namespace
+
+cryo_status cryo_train_step(cryo_model *model, const float *images, const int32_t *labels, int64_t batch,
+                            cryo_result *result) {
+    return run(model, TRAIN, {images, labels, nullptr, batch}, result);
+}
+
+cryo_status cryo_evaluate(cryo_model *model, const float *images, const int32_t *labels, int64_t batch,
+                          cryo_result *result) {
+    return run(model, EVALUATE, {images, labels, nullptr, batch}, result);
+}
+
+cryo_status cryo_infer(cryo_model *model, const float *images, int64_t batch, float *outputs) {
+    return run(model, INFER, {images, nullptr, outputs, batch}, nullptr);
+}
+
+double cryo_learning_rate(const cryo_model *model) { return model ? model->learning_rate : 0; }
+
+cryo_status cryo_set_learning_rate(cryo_model *model, double rate) {
+    if (!model) return CRYO_BAD_ARGUMENT;
+    if (!std::isfinite(rate) || rate < 0)
+        return model->error.fail(CRYO_BAD_ARGUMENT, "learning rate %g: expected a finite number from 0 on", rate);
+    model->learning_rate = rate;
+    return CRYO_OK;
+}
+
+int64_t cryo_steps(const cryo_model *model) { return model ? model->steps : 0; }
