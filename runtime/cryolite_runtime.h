@@ -8,7 +8,8 @@
 //   cryo_close(model);
 //
 // Every function returns a status; nothing prints, throws, or aborts, and no step allocates. cryo_error(model) has the
-// text of the last failure. A failed call leaves parameters and files as they were.
+// text of the last failure. A failed call leaves parameters and files as they were; only a train step that a kernel of
+// a checked build breaks off (CRYO_KERNEL_ERROR) may have updated some of them.
 //
 // Threads: one thread at a time may train, evaluate, load, save or set a parameter on a model. Any number may infer at
 // once, each with a context of its own, while none of those runs.
@@ -76,7 +77,8 @@ cryo_status cryo_evaluate(cryo_model *model, const float *images, const int32_t 
 // outputs: [batch][classes].
 cryo_status cryo_infer(cryo_model *model, const float *images, int64_t batch, float *outputs);
 
-// A context holds what one inferring thread needs; it works on the calling thread alone.
+// A context holds what one inferring thread needs; it works on the calling thread alone. Close it before its model.
+// Opening may happen while other contexts infer.
 cryo_status cryo_context_open(cryo_model *model, cryo_context **context);
 void cryo_context_close(cryo_context *context);
 cryo_status cryo_context_infer(cryo_context *context, const float *images, int64_t batch, float *outputs);
@@ -103,11 +105,13 @@ cryo_status cryo_set_parameter(cryo_model *model, const char *name, const float 
 // Checkpoints: safetensors with every parameter and state, the step counter, the fingerprint and a checksum in its
 // metadata. Saving writes a file beside the target and renames it: the old or the new one is there, whole, at any
 // moment. Loading reads and checks everything before it changes anything. Also reads safetensors without our metadata
-// whose names and shapes fit (states may be missing from neither).
+// whose names and shapes fit, up to extents of 1: the steps then count from 0, and optimizer states, which may be
+// missing, start anew. Counters that PyTorch names num_batches_tracked are passed over.
 cryo_status cryo_save(cryo_model *model, const char *path);
 cryo_status cryo_load(cryo_model *model, const char *path);
 
-// Profile: time spent in every step of a plan since it was switched on (switching on clears it).
+// Profile: time spent in every step of a plan since it was switched on (switching on clears it). Contexts are not
+// counted.
 typedef struct cryo_profile_row {
     const char *mode;   // "train", "evaluate", "infer"
     int phase;          // from 0
