@@ -27,6 +27,9 @@ Graph apply_optimizer(const Graph &graph, const PassContext &context);
 // Common subexpressions, arithmetic identities that hold for NaN too, sums that are zero by construction, dead nodes.
 Graph simplify(const Graph &graph, const PassContext &context);
 
+// Nodes that no effect needs. Parameters and states stay.
+Graph drop_dead(const Graph &graph);
+
 // Composite ops become primitive ones: what is left is a pointwise statement or a kernel. Reductions over the batch are
 // split into a partial sum per block, shape [b, ...], and a merge. Images are packed into lane layout.
 Graph lower(const Graph &graph, const PassContext &context);

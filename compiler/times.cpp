@@ -41,7 +41,7 @@ static Space space_of(const Graph &graph, const Node &node, const KernelContext 
 
 // The earliest phase or barrier of a node whose inputs have times.
 static int earliest(const Graph &graph, const Node &node, Space space, const std::vector<int> &time) {
-    int t = space == Space::tail ? -1 : 0;
+    int t = space == Space::block || space == Space::tile ? 0 : -1;
     for (ValueId v : node.inputs) {
         bool per_block = graph.shape(v).per_block();
         int made = time[size_t(v)];

@@ -1,0 +1,64 @@
+// Builders that several ops use.
+#include "common.h"
+
+namespace cryolite {
+
+ValueId literal(Graph &graph, double value) { return graph.add1("constant", {}, {{"value", value}}); }
+
+ValueId sum_to(Graph &graph, ValueId x, const Shape &shape, const std::string &layer) {
+    const Shape from = graph.shape(x);
+    if (from == shape) return x;
+    std::vector<int64_t> axes;
+    for (int i = 0; i < from.rank(); i++)
+        if (from[i] != 1 && (shape.rank() == 0 || (shape.rank() == from.rank() && shape[i] == 1))) axes.push_back(i);
+    if (!axes.empty()) x = graph.add1("sum", {x}, {{"axes", axes}}, layer);
+    if (graph.shape(x) == shape) return x;
+    return graph.add1("reshape", {x}, {{"shape", shape.dims}}, layer);
+}
+
+ValueId per_channel(Graph &graph, ValueId vector, ValueId x, const std::string &layer) {
+    std::vector<int64_t> shape(size_t(graph.shape(x).rank()), 1);
+    shape[1] = graph.shape(vector).elements();
+    if (graph.shape(vector).dims == shape) return vector;
+    return graph.add1("reshape", {vector}, {{"shape", shape}}, layer);
+}
+
+ValueId reciprocal_count(Graph &graph, int64_t count, const std::string &layer) {
+    ValueId samples = graph.add1("batch_size", {}, {}, layer);
+    ValueId all = graph.add1("mul", {samples, literal(graph, double(count))}, {}, layer);
+    return graph.add1("reciprocal", {all}, {}, layer);
+}
+
+std::vector<int64_t> batch_axes(const Shape &x) {
+    std::vector<int64_t> axes;
+    for (int64_t i = 0; i < x.rank(); i++)
+        if (i != 1) axes.push_back(i);
+    return axes;
+}
+
+int64_t pixels(const Shape &x) { return x.elements() / x[1]; }
+
+std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &context) {
+    std::vector<int64_t> extents(shape.dims.rbegin(), shape.dims.rend());
+    if (shape.per_block()) extents.pop_back();
+    if (shape.batched()) {
+        extents.insert(extents.begin(), context.lanes);
+        extents.push_back(1);
+    }
+    if (extents.empty()) extents.push_back(1);
+    return extents;
+}
+
+KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {
+    return {.kind = KernelArg::input,
+            .index = index,
+            .extents = kernel_extents(graph.shape(node.inputs.at(size_t(index))), context)};
+}
+
+KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {
+    return {.kind = KernelArg::output,
+            .index = index,
+            .extents = kernel_extents(graph.shape(node.outputs.at(size_t(index))), context)};
+}
+
+} // namespace cryolite

@@ -1,0 +1,34 @@
+// What ops share: shapes, small graph builders for gradients, kernel arguments, loops of the references.
+#ifndef CRYOLITE_OPS_COMMON_H
+#define CRYOLITE_OPS_COMMON_H
+
+#include "../op.h"
+
+namespace cryolite {
+
+using Inputs = std::vector<const Tensor *>;
+using Outputs = std::vector<Tensor *>;
+
+// The sum of x over the axes in which `shape` is 1 and x is not; shape [] sums everything. The result has `shape`.
+ValueId sum_to(Graph &graph, ValueId x, const Shape &shape, const std::string &layer);
+
+// [c] seen as [1, c] or [1, c, 1, 1], to broadcast against x.
+ValueId per_channel(Graph &graph, ValueId vector, ValueId x, const std::string &layer);
+
+// 1 / (samples in the batch * count), a run-time value of shape [].
+ValueId reciprocal_count(Graph &graph, int64_t count, const std::string &layer);
+
+ValueId literal(Graph &graph, double value);
+
+// All axes of x but 1: what batch norm sums over.
+std::vector<int64_t> batch_axes(const Shape &x);
+int64_t pixels(const Shape &x); // h * w, or 1
+
+// Halide's extents of one block of a value, or of a whole one: innermost first.
+std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &context);
+KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
+KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
+inline std::string text(int64_t number) { return std::to_string(number); }
+
+} // namespace cryolite
+#endif

@@ -1,0 +1,162 @@
+// 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c,r,s], bias [k].
+#include "common.h"
+
+namespace cryolite {
+
+static int64_t out_extent(int64_t in, int64_t window, const Node &n) {
+    return (in + 2 * n.attrs.integer("padding") - window) / n.attrs.integer("stride") + 1;
+}
+static std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, const Node &node) {
+    return {{"c", text(x[1])},
+            {"h", text(x[2])},
+            {"w", text(x[3])},
+            {"k", text(w[0])},
+            {"r", text(w[2])},
+            {"s", text(w[3])},
+            {"stride", text(node.attrs.integer("stride"))},
+            {"padding", text(node.attrs.integer("padding"))}};
+}
+static double flops(const Shape &w, const Shape &y, const KernelContext &context) {
+    return 2.0 * double(context.lanes) * double(w.elements()) * double(y[2] * y[3]);
+}
+
+static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
+    if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
+    if (w.rank() != 4 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
+    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
+        compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
+    int64_t padding = n.attrs.integer("padding");
+    if (w[2] > x[2] + 2 * padding || w[3] > x[3] + 2 * padding)
+        compile_error(n, "window " + w.text() + " does not fit the padded input " + x.text());
+    return {{Shape{Shape::batch, w[0], out_extent(x[2], w[2], n), out_extent(x[3], w[3], n)}, Type::f32}};
+}
+static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
+    Shape x = g.shape(n.inputs[0]), w = g.shape(n.inputs[1]);
+    Attrs input_attrs = n.attrs, weight_attrs = n.attrs;
+    input_attrs.map["h"] = x[2];
+    input_attrs.map["w"] = x[3];
+    weight_attrs.map["r"] = w[2];
+    weight_attrs.map["s"] = w[3];
+    std::vector<ValueId> result{g.add1("conv2d_grad_input", {dy[0], n.inputs[1]}, input_attrs, n.layer),
+                                g.add1("conv2d_grad_weight", {n.inputs[0], dy[0]}, weight_attrs, n.layer)};
+    if (n.inputs.size() > 2)
+        result.push_back(
+            sum_to(g, g.add1("sum", {dy[0]}, {{"axes", batch_axes(g.shape(dy[0]))}}, n.layer), Shape{w[0]}, n.layer));
+    return result;
+}
+static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
+    Kernel kernel{.generator = "conv2d",
+                  .parameters = parameters(x, w, n),
+                  .args = {},
+                  .flops = flops(w, g.shape(n.outputs[0]), context)};
+    kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
+    kernel.args.push_back(output_arg(g, n, 0, context));
+    return kernel;
+}
+
+// Calls f(n, k, y, x, c, r, s, input y, input x) for every multiply-add inside the image.
+template <typename F>
+static void each_tap(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &w,
+                     const std::vector<int64_t> &y, F f) {
+    int64_t stride = node.attrs.integer("stride"), padding = node.attrs.integer("padding");
+    for (int64_t n = 0; n < y[0]; n++)
+        for (int64_t k = 0; k < y[1]; k++)
+            for (int64_t i = 0; i < y[2]; i++)
+                for (int64_t j = 0; j < y[3]; j++)
+                    for (int64_t c = 0; c < w[1]; c++)
+                        for (int64_t r = 0; r < w[2]; r++)
+                            for (int64_t s = 0; s < w[3]; s++) {
+                                int64_t yy = i * stride + r - padding, xx = j * stride + s - padding;
+                                if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3]) continue;
+                                f(size_t(((n * x[1] + c) * x[2] + yy) * x[3] + xx),
+                                  size_t(((k * w[1] + c) * w[2] + r) * w[3] + s),
+                                  size_t(((n * y[1] + k) * y[2] + i) * y[3] + j));
+                            }
+}
+static void reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    Tensor &y = *out[0];
+    int64_t plane = y.shape[2] * y.shape[3];
+    for (int64_t i = 0; i < y.elements(); i++)
+        y.data[size_t(i)] = in.size() > 2 ? in[2]->data[size_t(i / plane % y.shape[1])] : 0;
+    each_tap(node, in[0]->shape, in[1]->shape, y.shape,
+             [&](size_t x, size_t w, size_t o) { y.data[o] += in[0]->data[x] * in[1]->data[w]; });
+}
+static void input_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    each_tap(node, out[0]->shape, in[1]->shape, in[0]->shape,
+             [&](size_t x, size_t w, size_t o) { out[0]->data[x] += in[0]->data[o] * in[1]->data[w]; });
+}
+static void weight_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    each_tap(node, in[0]->shape, out[0]->shape, in[1]->shape,
+             [&](size_t x, size_t w, size_t o) { out[0]->data[w] += in[0]->data[x] * in[1]->data[o]; });
+}
+
+static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
+    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
+}
+static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape &w = g.shape(n.inputs[1]);
+    return {.generator = "conv2d_grad_input",
+            .parameters = parameters(g.shape(n.outputs[0]), w, n),
+            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
+            .flops = flops(w, g.shape(n.inputs[0]), context)};
+}
+static Shape weight_shape(const Graph &g, const Node &n) {
+    return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1], n.attrs.integer("r"), n.attrs.integer("s")};
+}
+static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
+static void lower_weight(Rewriter &r, const Node &n, const KernelContext &) {
+    ValueId partial = r.to.add1("conv2d_grad_weight_partial", r.inputs(n), n.attrs, n.layer, n.source);
+    r.bind(n.outputs[0],
+           r.to.add1("sum_merge", {partial}, {{"mean_count", int64_t(0)}, {"shape", r.from.shape(n.outputs[0]).dims}},
+                     n.layer, n.source));
+}
+static std::vector<ValueType> infer_weight_partial(const Graph &g, const Node &n) {
+    Shape shape = weight_shape(g, n);
+    shape.dims.insert(shape.dims.begin(), Shape::blocks);
+    return {{shape, Type::f32}};
+}
+static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
+    return {.generator = "conv2d_grad_weight",
+            .parameters = parameters(g.shape(n.inputs[0]), weight_shape(g, n), n),
+            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
+            .flops = flops(weight_shape(g, n), g.shape(n.inputs[1]), context)};
+}
+
+extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op;
+const OpDef conv2d_op = {.name = "conv2d",
+                         .summary = "2-D convolution",
+                         .min_inputs = 2,
+                         .max_inputs = 3,
+                         .infer = infer,
+                         .gradient = gradient,
+                         .kernel = kernel,
+                         .reference = reference};
+const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
+                                    .summary = "gradient of conv2d for its input",
+                                    .min_inputs = 2,
+                                    .max_inputs = 2,
+                                    .infer = infer_input,
+                                    .kernel = kernel_input,
+                                    .padding = Padding::if_all,
+                                    .reference = input_reference};
+const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
+                                     .summary = "gradient of conv2d for its weight",
+                                     .min_inputs = 2,
+                                     .max_inputs = 2,
+                                     .infer = infer_weight,
+                                     .lower = lower_weight,
+                                     .reference = weight_reference};
+const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial",
+                                             .summary = "the same for one block",
+                                             .min_inputs = 2,
+                                             .max_inputs = 2,
+                                             .infer = infer_weight_partial,
+                                             .kernel = kernel_weight,
+                                             .masked_input = 1};
+
+} // namespace cryolite

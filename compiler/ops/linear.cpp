@@ -1,0 +1,165 @@
+// Linear layer and its two gradients. x [n,c], weight [k,c], bias [k]; pack and unpack between rows and lanes.
+#include "common.h"
+
+#include "schedule.h"
+
+namespace cryolite {
+
+static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
+    if (x.rank() != 2 || !x.batched()) compile_error(n, "the input must be [n, c], not " + x.text());
+    if (w.rank() != 2 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
+    return {{Shape{Shape::batch, w[0]}, Type::f32}};
+}
+static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
+    std::vector<ValueId> result{g.add1("linear_grad_input", {dy[0], n.inputs[1]}, {}, n.layer),
+                                g.add1("linear_grad_weight", {n.inputs[0], dy[0]}, {}, n.layer)};
+    if (n.inputs.size() > 2)
+        result.push_back(sum_to(g, g.add1("sum", {dy[0]}, {{"axes", std::vector<int64_t>{0}}}, n.layer),
+                                Shape{g.shape(n.inputs[1])[0]}, n.layer));
+    return result;
+}
+static Kernel block_kernel(const char *generator, const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape &w = g.shape(n.inputs[1]);
+    Kernel kernel{.generator = generator,
+                  .parameters = {{"c", text(w[1])}, {"k", text(w[0])}},
+                  .args = {},
+                  .flops = 2.0 * double(context.lanes * w.elements())};
+    for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
+    kernel.args.push_back(output_arg(g, n, 0, context));
+    return kernel;
+}
+static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    Kernel kernel = block_kernel("linear", g, n, context);
+    kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    return kernel;
+}
+static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
+    return block_kernel("linear_grad_input", g, n, context);
+}
+
+static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
+    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1]}, Type::f32}};
+}
+static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
+    return {{Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1]}, Type::f32}};
+}
+static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
+    std::vector<ValueId> in = r.inputs(n);
+    ValueId rows = r.to.add1("unpack", {in[0]}, {{"lanes", context.lanes}}, n.layer, n.source);
+    r.bind(n.outputs[0], r.to.add1("linear_grad_weight_tiles", {rows, in[1]}, {}, n.layer, n.source));
+}
+static std::vector<ValueType> infer_tiles(const Graph &g, const Node &n) {
+    return {{Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[2]}, Type::f32}};
+}
+static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &context) {
+    int64_t k = g.shape(n.outputs[0])[0], c = g.shape(n.outputs[0])[1], v = context.lanes;
+    int64_t tile = linear_grad_weight_tile(int(c), int(k));
+    return {
+        .generator = "linear_grad_weight",
+        .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}},
+        .args =
+            {{.kind = KernelArg::batch, .extents = {}},
+             {.kind = KernelArg::input, .index = 0, .extents = {c, v}, .all_blocks = true},
+             {.kind = KernelArg::input, .index = 1, .extents = {v, tile}, .tile_stride = v * tile, .all_blocks = true},
+             {.kind = KernelArg::output, .index = 0, .extents = {c, tile}, .tile_stride = c * tile}},
+        .tiles = k / tile,
+        .flops = 2.0 * double(c * tile * v * context.max_blocks())};
+}
+
+static void reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    int64_t n = out[0]->shape[0], k = out[0]->shape[1], c = in[0]->shape[1];
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t o = 0; o < k; o++) {
+            double sum = in.size() > 2 ? in[2]->data[size_t(o)] : 0;
+            for (int64_t j = 0; j < c; j++) sum += in[0]->data[size_t(i * c + j)] * in[1]->data[size_t(o * c + j)];
+            out[0]->data[size_t(i * k + o)] = sum;
+        }
+}
+static void input_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    int64_t n = out[0]->shape[0], c = out[0]->shape[1], k = in[0]->shape[1];
+    for (int64_t i = 0; i < n; i++)
+        for (int64_t j = 0; j < c; j++) {
+            double sum = 0;
+            for (int64_t o = 0; o < k; o++) sum += in[0]->data[size_t(i * k + o)] * in[1]->data[size_t(o * c + j)];
+            out[0]->data[size_t(i * c + j)] = sum;
+        }
+}
+static void weight_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    int64_t n = in[0]->shape[0], c = in[0]->shape[1], k = in[1]->shape[1];
+    for (int64_t o = 0; o < k; o++)
+        for (int64_t j = 0; j < c; j++) {
+            double sum = 0;
+            for (int64_t i = 0; i < n; i++) sum += in[0]->data[size_t(i * c + j)] * in[1]->data[size_t(i * k + o)];
+            out[0]->data[size_t(o * c + j)] = sum;
+        }
+}
+
+extern const OpDef linear_op, linear_grad_input_op, linear_grad_weight_op, linear_grad_weight_tiles_op;
+const OpDef linear_op = {.name = "linear",
+                         .summary = "x weight^T + bias",
+                         .min_inputs = 2,
+                         .max_inputs = 3,
+                         .infer = infer,
+                         .gradient = gradient,
+                         .kernel = kernel,
+                         .reference = reference};
+const OpDef linear_grad_input_op = {.name = "linear_grad_input",
+                                    .summary = "gradient of linear for its input",
+                                    .min_inputs = 2,
+                                    .max_inputs = 2,
+                                    .infer = infer_input,
+                                    .kernel = kernel_input,
+                                    .padding = Padding::if_all,
+                                    .reference = input_reference};
+const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
+                                     .summary = "gradient of linear for its weight",
+                                     .min_inputs = 2,
+                                     .max_inputs = 2,
+                                     .infer = infer_weight,
+                                     .lower = lower_weight,
+                                     .reference = weight_reference};
+const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
+                                           .summary = "the same from rows, tile by tile",
+                                           .min_inputs = 2,
+                                           .max_inputs = 2,
+                                           .infer = infer_tiles,
+                                           .kernel = kernel_tiles,
+                                           .masked_input = 1};
+
+// ---- pack and unpack
+static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {
+    return {{Shape(n.attrs.list("shape")), Type::f32}};
+}
+static std::vector<ValueType> infer_unpack(const Graph &g, const Node &n) {
+    return {{Shape{Shape::blocks, n.attrs.integer("lanes"), g.shape(n.inputs[0]).elements()}, Type::f32}};
+}
+static Kernel transpose(int64_t rows, int64_t columns) {
+    return {.generator = "transpose",
+            .parameters = {{"rows", text(rows)}, {"columns", text(columns)}},
+            .args = {{.kind = KernelArg::input, .index = 0, .extents = {columns, rows}},
+                     {.kind = KernelArg::output, .index = 0, .extents = {rows, columns}}}};
+}
+static Kernel pack_kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    return transpose(context.lanes, g.shape(n.outputs[0]).elements());
+}
+static Kernel unpack_kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    return transpose(g.shape(n.inputs[0]).elements(), context.lanes);
+}
+
+extern const OpDef pack_op, unpack_op;
+const OpDef pack_op = {.name = "pack",
+                       .summary = "rows of samples into lanes",
+                       .min_inputs = 1,
+                       .max_inputs = 1,
+                       .infer = infer_pack,
+                       .kernel = pack_kernel,
+                       .padding = Padding::zero};
+const OpDef unpack_op = {.name = "unpack",
+                         .summary = "lanes into rows of samples",
+                         .min_inputs = 1,
+                         .max_inputs = 1,
+                         .infer = infer_unpack,
+                         .kernel = unpack_kernel};
+
+} // namespace cryolite

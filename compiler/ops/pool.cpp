@@ -1,0 +1,116 @@
+// Average and maximum pooling over windows, and their gradients.
+#include "common.h"
+
+#include <cmath>
+#include <limits>
+
+namespace cryolite {
+
+static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    const Shape &x = g.shape(n.inputs[0]);
+    if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
+    int64_t window = n.attrs.integer("window"), stride = n.attrs.integer("stride"),
+            padding = n.attrs.integer("padding");
+    if (window < 1 || stride < 1 || padding < 0 || 2 * padding > window || window > std::min(x[2], x[3]) + 2 * padding)
+        compile_error(n, "window " + text(window) + ", stride " + text(stride) + ", padding " + text(padding) +
+                             " do not fit the input " + x.text());
+    return {{Shape{Shape::batch, x[1], (x[2] + 2 * padding - window) / stride + 1,
+                   (x[3] + 2 * padding - window) / stride + 1},
+             Type::f32}};
+}
+static std::vector<ValueId> avg_gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
+    Attrs attrs = n.attrs;
+    attrs.map["h"] = g.shape(n.inputs[0])[2];
+    attrs.map["w"] = g.shape(n.inputs[0])[3];
+    return {g.add1("avg_pool2d_grad", {dy[0]}, attrs, n.layer)};
+}
+static std::vector<ValueId> max_gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
+    return {g.add1("max_pool2d_grad", {dy[0], n.inputs[0], n.outputs[0]}, n.attrs, n.layer)};
+}
+static std::vector<ValueType> infer_avg_grad(const Graph &g, const Node &n) {
+    const Shape &dy = g.shape(n.inputs[0]);
+    return {{Shape{Shape::batch, dy[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
+}
+static std::vector<ValueType> infer_max_grad(const Graph &g, const Node &n) { return {g.type(n.inputs[1])}; }
+
+// Calls f(output index, input index or -1 for padding) for every window element, in scan order.
+template <typename F>
+static void each_window(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &y, F f) {
+    int64_t window = node.attrs.integer("window"), stride = node.attrs.integer("stride"),
+            padding = node.attrs.integer("padding");
+    for (int64_t plane = 0; plane < y[0] * y[1]; plane++)
+        for (int64_t i = 0; i < y[2]; i++)
+            for (int64_t j = 0; j < y[3]; j++)
+                for (int64_t r = 0; r < window; r++)
+                    for (int64_t s = 0; s < window; s++) {
+                        int64_t yy = i * stride + r - padding, xx = j * stride + s - padding;
+                        bool inside = yy >= 0 && yy < x[2] && xx >= 0 && xx < x[3];
+                        f(size_t((plane * y[2] + i) * y[3] + j), inside ? (plane * x[2] + yy) * x[3] + xx : -1);
+                    }
+}
+static double area(const Node &n) { return double(n.attrs.integer("window") * n.attrs.integer("window")); }
+static void avg_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    each_window(n, in[0]->shape, out[0]->shape, [&](size_t o, int64_t i) {
+        if (i >= 0) out[0]->data[o] += in[0]->data[size_t(i)] / area(n);
+    });
+}
+static void avg_grad_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    each_window(n, out[0]->shape, in[0]->shape, [&](size_t o, int64_t i) {
+        if (i >= 0) out[0]->data[size_t(i)] += in[0]->data[o] / area(n);
+    });
+}
+static void max_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), -std::numeric_limits<double>::infinity());
+    each_window(n, in[0]->shape, out[0]->shape, [&](size_t o, int64_t i) {
+        if (i < 0) return;
+        double x = in[0]->data[size_t(i)];
+        if (x > out[0]->data[o] || std::isnan(x)) out[0]->data[o] = x;
+    });
+}
+static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    std::vector<bool> taken(in[0]->data.size(), false);
+    each_window(n, in[1]->shape, in[0]->shape, [&](size_t o, int64_t i) {
+        if (i < 0 || taken[o] || in[1]->data[size_t(i)] != in[2]->data[o]) return;
+        out[0]->data[size_t(i)] += in[0]->data[o];
+        taken[o] = true;
+    });
+}
+
+extern const OpDef avg_pool2d_op, avg_pool2d_grad_op, max_pool2d_op, max_pool2d_grad_op;
+const OpDef avg_pool2d_op = {.name = "avg_pool2d",
+                             .summary = "mean of each window, padding counted as zeros",
+                             .min_inputs = 1,
+                             .max_inputs = 1,
+                             .infer = infer,
+                             .gradient = avg_gradient,
+                             .statement = "avg_pool2d",
+                             .padding = Padding::if_all,
+                             .reference = avg_reference};
+const OpDef avg_pool2d_grad_op = {.name = "avg_pool2d_grad",
+                                  .summary = "gradient of avg_pool2d",
+                                  .min_inputs = 1,
+                                  .max_inputs = 1,
+                                  .infer = infer_avg_grad,
+                                  .statement = "avg_pool2d_grad",
+                                  .padding = Padding::if_all,
+                                  .reference = avg_grad_reference};
+const OpDef max_pool2d_op = {.name = "max_pool2d",
+                             .summary = "largest of each window; NaN stays",
+                             .min_inputs = 1,
+                             .max_inputs = 1,
+                             .infer = infer,
+                             .gradient = max_gradient,
+                             .statement = "max_pool2d",
+                             .reference = max_reference};
+const OpDef max_pool2d_grad_op = {.name = "max_pool2d_grad",
+                                  .summary = "gradient of max_pool2d: to the first largest",
+                                  .min_inputs = 3,
+                                  .max_inputs = 3,
+                                  .infer = infer_max_grad,
+                                  .statement = "max_pool2d_grad",
+                                  .reference = max_grad_reference};
+
+} // namespace cryolite

@@ -1,0 +1,67 @@
+// Stochastic gradient descent, as PyTorch's: g += weight_decay w; v = momentum v + g; w -= learning_rate v.
+#include "common.h"
+
+namespace cryolite {
+
+// inputs: weight, [velocity,] gradient, learning_rate
+static bool has_velocity(const Node &n) { return n.inputs.size() == 4; }
+
+static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    std::vector<ValueType> types{g.type(n.inputs[0])};
+    if (has_velocity(n)) types.push_back(types[0]);
+    return types;
+}
+
+// Large parameters are updated tile by tile, by all threads.
+static int64_t tile_of(int64_t size) {
+    if (size < 32768) return size;
+    for (int64_t tile = 65536; tile >= 4096; tile--)
+        if (tile < size && size % tile == 0 && tile % 16 == 0) return tile;
+    return size;
+}
+
+static Kernel kernel(const Graph &g, const Node &n, const KernelContext &) {
+    int64_t size = g.shape(n.inputs[0]).elements(), tile = tile_of(size);
+    char momentum[40], decay[40];
+    snprintf(momentum, sizeof momentum, "%.9g", n.attrs.number("momentum"));
+    snprintf(decay, sizeof decay, "%.9g", n.attrs.number("weight_decay"));
+    Kernel kernel{.generator = "sgd",
+                  .parameters = {{"size", text(tile)},
+                                 {"momentum", momentum},
+                                 {"weight_decay", decay},
+                                 {"nesterov", n.attrs.flag("nesterov") ? "true" : "false"}},
+                  .args = {},
+                  .tiles = tile < size ? size / tile : 0};
+    auto whole = [&](KernelArg::Kind kind, int index) {
+        kernel.args.push_back({.kind = kind, .index = index, .extents = {tile}, .tile_stride = tile < size ? tile : 0});
+    };
+    kernel.args.push_back({.kind = KernelArg::input, .index = int(n.inputs.size()) - 1, .extents = {1}});
+    for (int i = 0; i + 1 < int(n.inputs.size()); i++) whole(KernelArg::input, i);
+    for (int i = 0; i < int(n.outputs.size()); i++) whole(KernelArg::output, i);
+    return kernel;
+}
+
+static void reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    double momentum = n.attrs.number("momentum"), decay = n.attrs.number("weight_decay"), rate = in.back()->data[0];
+    const Tensor &gradient = *in[in.size() - 2];
+    for (size_t i = 0; i < in[0]->data.size(); i++) {
+        double w = in[0]->data[i], d = gradient.data[i] + decay * w, v = d;
+        if (has_velocity(n)) {
+            v = momentum * in[1]->data[i] + d;
+            out[1]->data[i] = v;
+            if (n.attrs.flag("nesterov")) v = d + momentum * v;
+        }
+        out[0]->data[i] = w - rate * v;
+    }
+}
+
+extern const OpDef sgd_op;
+const OpDef sgd_op = {.name = "sgd",
+                      .summary = "one step of stochastic gradient descent",
+                      .min_inputs = 3,
+                      .max_inputs = 4,
+                      .infer = infer,
+                      .kernel = kernel,
+                      .reference = reference};
+
+} // namespace cryolite
