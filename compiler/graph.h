@@ -8,6 +8,7 @@
 
 #include "cryolite.h"
 
+#include <deque>
 #include <map>
 #include <variant>
 
@@ -53,10 +54,11 @@ struct Node {
 };
 
 struct Graph {
-    std::string name;              // "lenet", "lenet.train"
-    std::vector<Node> nodes;       // topological order
-    std::vector<ValueType> values; // by ValueId
-    std::vector<int> producers;    // by ValueId: index into nodes
+    std::string name; // "lenet", "lenet.train"
+    // Deques, so that a shape or a node that someone holds stays where it is while nodes are added.
+    std::deque<Node> nodes;       // topological order
+    std::deque<ValueType> values; // by ValueId
+    std::vector<int> producers;   // by ValueId: index into nodes
 
     // Appends a node; infers and checks its results. Throws CompileError.
     std::vector<ValueId> add(const std::string &op, std::vector<ValueId> inputs, Attrs attrs = {},

@@ -264,6 +264,15 @@ TEST(Graph, AddRefusesWhatIsNotThere) {
     EXPECT_THROW(graph.add1("softmax_cross_entropy", {3, 5}), InternalError);
 }
 
+TEST(Graph, ShapesStayWhileNodesAreAdded) {
+    Graph graph = parse(small);
+    const Shape &shape = graph.shape(3);
+    const Node &node = graph.producer(3);
+    for (int i = 0; i < 1000; ++i) graph.add("relu", {3});
+    EXPECT_EQ(&shape, &graph.shape(3));
+    EXPECT_EQ(&node, &graph.producer(3));
+}
+
 TEST(Graph, RewriterMapsValues) {
     const Graph graph = parse(small);
     Rewriter rewriter(graph);
@@ -307,6 +316,20 @@ TEST(Pipeline, ListsAndBlame) {
         run_pipeline(graph, {Mode::train, {}, {16, 256}});
         FAIL();
     } catch (const InternalError &error) { EXPECT_EQ(std::string(error.what()).rfind("pass 'network' ", 0), 0u); }
+}
+
+TEST(Pipeline, TextSurvivesEveryPass) {
+    for (const NetworkEntry &entry : registered_networks())
+        for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer}) {
+            auto network = entry.build();
+            size_t passes = 0;
+            run_pipeline(network->graph(), {mode, network->optimizer(), {16, 256}},
+                         [&](const char *pass, const Graph &graph) {
+                             ++passes;
+                             EXPECT_EQ(print(parse(print(graph))), print(graph)) << entry.name << " after " << pass;
+                         });
+            EXPECT_EQ(passes, pipeline(mode).size());
+        }
 }
 
 } // namespace
