@@ -85,7 +85,8 @@ Expr float_log(Expr x) {
     Expr tail = strict_float(strict_float(z * (r * p) + e * ln2_low) - strict_float(z * 0.5f));
     Expr y = strict_float(strict_float(r + tail) + e * ln2_high);
     const float inf = std::numeric_limits<float>::infinity();
-    y = select(x < inf, y, x); // +Inf and NaN
+    // +Inf and NaN, told by their bits: comparisons with Inf are folded away.
+    y = select((reinterpret(Int(32), x) & 0x7fffffff) < 0x7f800000, y, x);
     y = select(x == 0.f, -inf, y);
     return select(x < 0.f, std::numeric_limits<float>::quiet_NaN(), y);
 }

@@ -4,8 +4,10 @@
 
 #include "algorithms_math.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
+#include <sstream>
 
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::RDom, Halide::Tuple, Halide::Var, Halide::cast, Halide::clamp, Halide::is_nan,
@@ -27,7 +29,7 @@ const std::map<std::string, Unary> unary_rules{
     {"log", float_log},
     {"neg", [](Expr x) { return -x; }},
     {"reciprocal", [](Expr x) { return strict_float(1.f / x); }},
-    {"relu", [](Expr x) { return select(x < 0.f, 0.f, x); }}, // not <=: see algorithms_math.cpp
+    {"relu", [](Expr x) { return select(0.f < x || is_nan(x), x, 0.f); }}, // max and a lone < lose NaN
     {"rsqrt", [](Expr x) { return strict_float(1.f / sqrt(x)); }},
     {"sigmoid", float_sigmoid},
     {"sqrt", [](Expr x) { return strict_float(sqrt(x)); }},
@@ -62,6 +64,11 @@ struct Windows {
     int covering() const { return (window + stride - 1) / stride; }
 };
 
+// Many overlapping or padded windows, unrolled, take Halide minutes to compile.
+bool unrolls_search(const Windows &p) {
+    return p.area() <= largest_unrolled_window && p.padding == 0 && p.covering() <= 2;
+}
+
 // `large` is the shape before pooling.
 Windows windows_of(const ProgramStatement &s, const ProgramShape &large) {
     Windows p{s.attributes.at("window"),
@@ -83,18 +90,25 @@ struct Cover {
 };
 
 Cover cover(Expr x, int k, const Windows &p, int extent, int pooled) {
-    Expr number = (x + p.padding) / p.stride - k;
+    // Simplified here, so that equal windows of neighbouring points are seen to be equal.
+    Expr number = Halide::Internal::simplify((x + p.padding) / p.stride - k);
     bool always = true;
     for (int i = 0; i < extent; i++) {
         const int n = (i + p.padding) / p.stride - k;
         always = always && n >= 0 && n < pooled && i + p.padding - n * p.stride < p.window;
     }
-    if (always) return {number, x + p.padding - number * p.stride, Expr()};
-    Expr offset = x + p.padding - number * p.stride;
+    Expr offset = Halide::Internal::simplify(x + p.padding - number * p.stride);
+    if (always) return {number, offset, Expr()};
     return {clamp(number, 0, pooled - 1), offset, number >= 0 && number < pooled && offset < p.window};
 }
 
 Expr both(Expr a, Expr b) { return !a.defined() ? b : !b.defined() ? a : a && b; }
+
+std::string coordinates_text(const std::vector<Expr> &coordinates) {
+    std::ostringstream text;
+    for (const Expr &e : coordinates) text << e << ";";
+    return text.str();
+}
 
 Point at_window(const Point &point, Expr y, Expr x) {
     Point result = point;
@@ -180,10 +194,32 @@ Expr Evaluator::pool_in_line(const ProgramStatement &s, const Point &point) {
     return average ? total * (1.f / (window * window)) : total;
 }
 
+// Points at which an element of `statement`, written in line, evaluates what is below its windows.
+int Evaluator::points_read(int statement) const {
+    if (statement < 0) return 1;
+    const ProgramStatement &s = program_.statements[statement];
+    int points = 1;
+    for (const ProgramOperand &o : s.operands) points = std::max(points, points_read(o.statement));
+    if (!s.attributes.count("window")) return points;
+    const int window = s.attributes.at("window"), stride = s.attributes.at("stride");
+    if (s.op == "avg_pool2d" || s.op == "max_pool2d") return pool_unrolls(s) ? points * window * window : points;
+    const int covering = (window + stride - 1) / stride;
+    return points * covering * covering;
+}
+
+// Nested windows multiply; unrolled, they make Halide's bounds inference take minutes.
+bool Evaluator::pool_unrolls(const ProgramStatement &s) const {
+    const int window = s.attributes.at("window");
+    return window * window * points_read(s.operands[0].statement) <= largest_unrolled_window;
+}
+
 Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
     const int window = s.attributes.at("window");
-    if (window * window <= largest_unrolled_window) return pool_in_line(s, point);
-    auto found = windows_.find(index);
+    if (pool_unrolls(s)) return pool_in_line(s, point);
+    // One Func per place of use: its region is one point.
+    const std::vector<Expr> arguments = Evaluator::arguments(s.shape, point);
+    const auto key = std::pair(index, coordinates_text(arguments));
+    auto found = windows_.find(key);
     if (found == windows_.end()) {
         const bool average = s.op == "avg_pool2d";
         Var l("l"), w("w"), h("h"), c("c"), b("b");
@@ -193,9 +229,10 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
         Expr e = window_element(s, 0, Point{l, {b, c, h, w}}, r.y, r.x, average ? 0.f : -infinity);
         f(l, w, h, c, b) = average ? f(l, w, h, c, b) + e : max_with_nan(f(l, w, h, c, b), e);
         staged_.push_back(f);
-        found = windows_.emplace(index, f).first;
+        found = windows_.emplace(key, f).first;
     }
-    Expr e = found->second(arguments(s.shape, point));
+    staged_points_only_ = true;
+    Expr e = found->second(arguments);
     return s.op == "avg_pool2d" ? e * (1.f / (window * window)) : e;
 }
 
@@ -212,24 +249,26 @@ Expr Evaluator::avg_pool_grad(const ProgramStatement &s, const Point &point) {
     return total * (1.f / p.area());
 }
 
+Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point &pooled) {
+    const std::vector<Expr> arguments = Evaluator::arguments(s.shape, pooled);
+    const auto key = std::pair(index, coordinates_text(arguments));
+    auto found = windows_.find(key);
+    if (found == windows_.end()) found = windows_.emplace(key, staged_first_maximum(s)).first;
+    return found->second(arguments);
+}
+
 // Position r * window + s of the first largest element of a window, in scan order; of the first NaN if there is one.
-Func Evaluator::first_maximum(const ProgramStatement &s, int index) {
-    auto found = windows_.find(index);
-    if (found != windows_.end()) return found->second;
+Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     const Windows p = windows_of(s, s.shape);
     Var l("l"), w("w"), h("h"), c("c"), b("b");
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
     auto better = [](Expr e, Expr best) { return best < e || (is_nan(e) && !is_nan(best)); };
-    if (p.area() <= largest_unrolled_window) {
+    if (unrolls_search(p)) {
         Expr best = window_element(s, 1, point, 0, 0, -infinity), position = 0;
-        // A window may start in the padding, which never wins.
-        if (p.padding > 0) position = -1;
-        for (int i = p.padding > 0 ? 0 : 1; i < p.area(); i++) {
+        for (int i = 1; i < p.area(); i++) {
             Expr e = window_element(s, 1, point, i / p.window, i % p.window, -infinity);
-            Expr y = h * p.stride + i / p.window - p.padding, x = w * p.stride + i % p.window - p.padding;
             Expr take = better(e, best);
-            if (p.padding > 0) take = y >= 0 && y < p.h && x >= 0 && x < p.w && (position < 0 || take);
             position = select(take, i, position);
             best = select(take, e, best);
         }
@@ -248,19 +287,20 @@ Func Evaluator::first_maximum(const ProgramStatement &s, int index) {
         f(l, w, h, c, b) = search(l, w, h, c, b)[1];
     }
     staged_.push_back(f);
-    return windows_.emplace(index, f).first->second;
+    return f;
 }
 
 Expr Evaluator::max_pool_grad(const ProgramStatement &s, int index, const Point &point) {
     const Windows p = windows_of(s, s.shape);
-    Func first = first_maximum(s, index);
     Expr total = 0.f;
     for (int i = 0; i < p.covering(); i++) {
         for (int j = 0; j < p.covering(); j++) {
             Cover y = cover(point.at[2], i, p, p.h, p.pooled_h), x = cover(point.at[3], j, p, p.w, p.pooled_w);
             const Point pooled = at_window(point, y.window, x.window);
-            Expr here = first(arguments(s.shape, pooled)) == y.offset * p.window + x.offset;
-            total = total + select(both(both(y.inside, x.inside), here), operand(s, 0, pooled), 0.f);
+            Expr here = first_maximum(s, index, pooled) == y.offset * p.window + x.offset;
+            Expr inside = both(y.inside, x.inside);
+            staged_points_only_ = staged_points_only_ || inside.defined() || !unrolls_search(p);
+            total = total + select(both(inside, here), operand(s, 0, pooled), 0.f);
         }
     }
     return total;

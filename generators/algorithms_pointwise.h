@@ -30,9 +30,12 @@ public:
     // From now on `statement` is read from `f`, whose arguments are those of its buffer.
     void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
 
-    // Block-shaped Funcs made on the way: reductions over large windows and positions of maxima. To be computed at the
-    // consumer's tile and vectorised over their first argument; the number is the count of their block dimensions.
+    // Funcs made on the way: reductions over large windows and positions of maxima, first argument the lane. To be
+    // computed in the consumer's innermost loop, each before those that follow it.
     const std::vector<Halide::Func> &staged() const { return staged_; }
+
+    // Some staged Func is read at clamped coordinates: its region is constant for a single point only, not for a tile.
+    bool staged_points_only() const { return staged_points_only_; }
 
     // Arguments of a value's buffer, innermost first.
     static std::vector<Halide::Expr> arguments(const ProgramShape &shape, const Point &point);
@@ -45,10 +48,13 @@ private:
     Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
                                 Halide::Expr column, float outside);
     Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
+    bool pool_unrolls(const ProgramStatement &s) const;
+    int points_read(int statement) const;
     Halide::Expr pool_in_line(const ProgramStatement &s, const Point &point);
     Halide::Expr avg_pool_grad(const ProgramStatement &s, const Point &point);
     Halide::Expr max_pool_grad(const ProgramStatement &s, int index, const Point &point);
-    Halide::Func first_maximum(const ProgramStatement &s, int index);
+    Halide::Expr first_maximum(const ProgramStatement &s, int index, const Point &pooled);
+    Halide::Func staged_first_maximum(const ProgramStatement &s);
     Halide::Expr uniform(const ProgramStatement &s, const Point &point);
 
     const Program &program_;
@@ -57,8 +63,10 @@ private:
     Scalar scalar_;
     Halide::Expr zero_ = 0;
     std::map<Key, std::pair<Halide::Expr, Point>> memo_; // keeps the coordinates of a key alive
-    std::map<int, Halide::Func> stored_, windows_;
+    std::map<int, Halide::Func> stored_;
+    std::map<std::pair<int, std::string>, Halide::Func> windows_; // by statement and coordinates
     std::vector<Halide::Func> staged_;
+    bool staged_points_only_ = false;
 };
 
 } // namespace cryolite

@@ -119,10 +119,13 @@ private:
         return result;
     }
 
-    void schedule_staged(Func consumer, Var at, size_t from) {
+    // Staged Funcs made since `from`, in the innermost loop of their consumer.
+    void schedule_staged(Func consumer, Halide::VarOrRVar at, size_t from) {
         for (size_t i = from; i < evaluator_.staged().size(); i++) {
             Func f = evaluator_.staged()[i];
-            f.compute_at(consumer, at).vectorize(f.args()[0], arguments_.lanes);
+            const Halide::LoopLevel level =
+                at.is_rvar ? Halide::LoopLevel(consumer, at.rvar) : Halide::LoopLevel(consumer, at.var);
+            f.compute_at(level).store_in(Halide::MemoryType::Stack).vectorize(f.args()[0], arguments_.lanes);
             if (f.has_update_definition()) f.update().vectorize(f.args()[0], arguments_.lanes);
         }
     }
@@ -137,9 +140,9 @@ private:
         Func out("out");
         define(out, vars(Evaluator::arguments(space, point)), values);
         out.vectorize(lane_, arguments_.lanes);
-        const std::vector<int> tile = tile_of(program_, space);
+        std::vector<int> tile = tile_of(program_, space);
+        if (evaluator_.staged_points_only()) tile.assign(tile.size(), 1);
         std::vector<Halide::VarOrRVar> order{lane_}, outer;
-        Var staged_at = at[0];
         for (int d = space.rank() - 1; d >= 0; d--) {
             if (tile[d] == 1) {
                 outer.push_back(at[d]);
@@ -150,10 +153,9 @@ private:
             order.push_back(inner);
             outer.push_back(at[d]);
         }
-        staged_at = at[space.rank() - 1];
         order.insert(order.end(), outer.begin(), outer.end());
         out.reorder(order).never_partition_all();
-        schedule_staged(out, staged_at, staged_before);
+        schedule_staged(out, at[space.rank() - 1], staged_before);
         return out;
     }
 
@@ -211,17 +213,13 @@ private:
         Var outermost = out_vars.back();
         Var consumer_at = lanes_summed ? out_vars.front() : out_vars[1];
         if (!lanes_summed) out.vectorize(lane_, arguments_.lanes);
-        sums.compute_at(out, consumer_at).vectorize(lane_, arguments_.lanes);
+        sums.compute_at(out, consumer_at).store_in(Halide::MemoryType::Stack).vectorize(lane_, arguments_.lanes);
         std::vector<Halide::VarOrRVar> order{lane_};
         for (size_t i = 1; i < kept_vars.size(); i++) order.push_back(kept_vars[i]);
         for (size_t i = 0; i < reduced.size(); i++) order.push_back(r[i]);
         sums.update().reorder(order).vectorize(lane_, arguments_.lanes);
         out.never_partition_all();
-        for (size_t i = staged_before; i < evaluator_.staged().size(); i++) {
-            Func f = evaluator_.staged()[i];
-            f.compute_at(sums, r[0]).vectorize(f.args()[0], arguments_.lanes);
-            if (f.has_update_definition()) f.update().vectorize(f.args()[0], arguments_.lanes);
-        }
+        schedule_staged(sums, r[0], staged_before);
         return out;
     }
 
@@ -351,7 +349,7 @@ private:
                              RDom r, int width, const ProgramShape &space) {
         std::vector<Halide::VarOrRVar> order;
         if (width > 1) {
-            sums.compute_at(out, out_vars[0]).vectorize(lane_, width);
+            sums.compute_at(out, out_vars[0]).store_in(Halide::MemoryType::Stack).vectorize(lane_, width);
             order.push_back(lane_);
             for (size_t i = 1; i < kept.size(); i++) order.push_back(kept[i]);
             for (int i = 0; i < r.dimensions(); i++) order.push_back(r[i]);
@@ -361,12 +359,12 @@ private:
         const int inner = space.dims[space.rank() - 1];
         const int vector = largest_power_of_two(inner, arguments_.vector_size);
         if (kept.size() < 2 || vector == 1 || inner % vector) {
-            sums.compute_at(out, out_vars[0]);
+            sums.compute_at(out, out_vars[0]).store_in(Halide::MemoryType::Stack);
             return;
         }
         Var outer("outer");
         out.split(out_vars[0], outer, out_vars[0], vector).vectorize(out_vars[0]);
-        sums.compute_at(out, outer).vectorize(kept[1], vector);
+        sums.compute_at(out, outer).store_in(Halide::MemoryType::Stack).vectorize(kept[1], vector);
         order.push_back(kept[1]);
         for (size_t i = 2; i < kept.size(); i++) order.push_back(kept[i]);
         for (int i = 0; i < r.dimensions(); i++) order.push_back(r[i]);
