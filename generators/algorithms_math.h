@@ -15,6 +15,14 @@ Halide::Expr float_tanh(Halide::Expr x);
 Halide::Expr max_with_nan(Halide::Expr a, Halide::Expr b);
 Halide::Expr min_with_nan(Halide::Expr a, Halide::Expr b);
 
+// One operation that is neither reassociated nor folded. (Halide's strict_float also reaches everything below it, and
+// so takes the FMAs away.)
+Halide::Expr strict_add(Halide::Expr a, Halide::Expr b);
+Halide::Expr strict_sub(Halide::Expr a, Halide::Expr b);
+Halide::Expr strict_mul(Halide::Expr a, Halide::Expr b);
+Halide::Expr strict_div(Halide::Expr a, Halide::Expr b);
+Halide::Expr strict_less(Halide::Expr a, Halide::Expr b);
+
 // A well mixed 32-bit hash of a 32-bit integer.
 Halide::Expr mixed_bits(Halide::Expr x);
 

@@ -11,7 +11,7 @@
 
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::RDom, Halide::Tuple, Halide::Var, Halide::cast, Halide::clamp, Halide::is_nan,
-    Halide::select, Halide::strict_float;
+    Halide::select;
 
 namespace {
 
@@ -28,18 +28,18 @@ const std::map<std::string, Unary> unary_rules{
     {"exp", float_exp},
     {"log", float_log},
     {"neg", [](Expr x) { return -x; }},
-    {"reciprocal", [](Expr x) { return strict_float(1.f / x); }},
+    {"reciprocal", [](Expr x) { return strict_div(1.f, x); }},
     {"relu", [](Expr x) { return select(0.f < x || is_nan(x), x, 0.f); }}, // max and a lone < lose NaN
-    {"rsqrt", [](Expr x) { return strict_float(1.f / sqrt(x)); }},
+    {"rsqrt", [](Expr x) { return strict_div(1.f, sqrt(x)); }},
     {"sigmoid", float_sigmoid},
-    {"sqrt", [](Expr x) { return strict_float(sqrt(x)); }},
+    {"sqrt", [](Expr x) { return sqrt(x); }},
     {"square", [](Expr x) { return x * x; }},
     {"tanh", float_tanh},
 };
 
 const std::map<std::string, Binary> binary_rules{
     {"add", [](Expr a, Expr b) { return a + b; }},
-    {"div", [](Expr a, Expr b) { return strict_float(a / b); }},
+    {"div", [](Expr a, Expr b) { return strict_div(a, b); }},
     // Halide turns a >= b into !(a < b), which holds for NaN.
     {"greater_equal", [](Expr a, Expr b) { return select(b < a || a == b, 1.f, 0.f); }},
     {"max", max_with_nan},
@@ -161,8 +161,9 @@ Expr Evaluator::compute(const ProgramStatement &s, int index, const Point &point
     if (s.is_integer()) return cast<float>(scalar_(index));
     if (auto rule = unary_rules.find(s.op); rule != unary_rules.end()) return rule->second(operand(s, 0, point));
     if (auto rule = binary_rules.find(s.op); rule != binary_rules.end()) {
-        Expr e = rule->second(operand(s, 0, point), operand(s, 1, point));
-        return folds_wrongly(s) ? strict_float(e) : e;
+        Expr a = operand(s, 0, point), b = operand(s, 1, point);
+        if (folds_wrongly(s)) return s.op == "mul" ? strict_mul(a, b) : strict_sub(a, b);
+        return rule->second(a, b);
     }
     if (s.op == "mask")
         return select(point.at[0] * lanes_ + point.lane < scalar_(s.operands[1].statement), operand(s, 0, point), 0.f);

@@ -63,8 +63,7 @@ public:
         set_shape(x, {v, c, blocks});
         set_shape(y, {v, c, blocks});
         Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(x(l, i, b)); }, c, v, blocks);
-        y(parts.l, parts.c, parts.b) =
-            Halide::strict_float(parts.e(parts.l, parts.c, parts.b) / parts.total(parts.l, parts.b));
+        y(parts.l, parts.c, parts.b) = strict_div(parts.e(parts.l, parts.c, parts.b), parts.total(parts.l, parts.b));
         y.vectorize(parts.l, v);
     }
 };
@@ -98,9 +97,9 @@ public:
 
         Expr real = b * v + l < valid;
         Expr largest = parts.best(l, b)[0];
-        loss(l, b) = select(real, float_log(parts.total(l, b)) - Halide::strict_float(chosen(l, b) - largest), 0.f);
+        loss(l, b) = select(real, float_log(parts.total(l, b)) - strict_sub(chosen(l, b), largest), 0.f);
         correct(l, b) = select(real && parts.best(l, b)[1] == label(l, b), 1.f, 0.f);
-        Expr probability = Halide::strict_float(parts.e(l, i, b) / parts.total(l, b));
+        Expr probability = strict_div(parts.e(l, i, b), parts.total(l, b));
         delta(l, i, b) = select(real, probability - select(label(l, b) == i, 1.f, 0.f), 0.f);
         loss.vectorize(l, v);
         correct.vectorize(l, v);
