@@ -20,7 +20,7 @@ public:
         Func sum("sum");
         sum(i) = cast<double>(0);
         sum(i) += cast<double>(partial(i, t));
-        Expr scale = mean_count > 0 ? 1.0 / (cast<double>(batch) * Expr(double(mean_count))) : Expr(1.0);
+        Expr scale = mean_count > 0 ? Expr(1.0) / (cast<double>(batch) * Expr(double(mean_count))) : Expr(1.0);
         total(i) = cast<float>(sum(i) * scale);
         total.split(i, io, ii, chunk, TailStrategy::ShiftInwards).vectorize(ii, vector);
         sum.compute_at(total, io).store_in(MemoryType::Stack).bound_extent(i, chunk).vectorize(i, vector).unroll(i);
