@@ -34,7 +34,7 @@ struct Exponentials {
         // The first NaN wins, so that it reaches every result.
         Expr better = largest < now || (is_nan(now) && !is_nan(largest));
         best(l, b) = Tuple(select(better, now, largest), select(better, r, best(l, b)[1]));
-        e(l, c, b) = float_exp(x(l, c, b) - best(l, b)[0]);
+        e(l, c, b) = float_exp(strict_sub(x(l, c, b), best(l, b)[0]));
         total(l, b) = 0.f;
         total(l, b) += e(l, r, b);
         const int unroll = classes <= 16 ? classes : 1;

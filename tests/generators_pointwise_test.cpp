@@ -3,6 +3,7 @@
 #include "pointwise_reference.h"
 
 #include "Halide.h"
+#include "HalideBuffer.h"
 
 #include <cmath>
 #include <gtest/gtest.h>
@@ -364,6 +365,50 @@ TEST(Pointwise, MalformedPrograms) {
     };
     for (auto [text, expected] : cases)
         EXPECT_NE(message(text).find(expected), std::string::npos) << text << "\n" << message(text);
+}
+
+TEST(Loss, SoftmaxCrossEntropyAgreesWithFloat64) {
+    const int lanes = 8, valid = 5;
+    for (int classes : {1, 10, 1000}) {
+        SCOPED_TRACE(classes);
+        const std::map<std::string, std::string> parameters{{"c", std::to_string(classes)}, {"lanes", "8"}};
+        const LoadedKernel kernel("softmax_cross_entropy", parameters), softmax("softmax", parameters);
+        Halide::Runtime::Buffer<float> x(lanes, classes, 1), y(lanes, classes, 1), delta(lanes, classes, 1);
+        Halide::Runtime::Buffer<float> loss(lanes, 1), correct(lanes, 1);
+        Halide::Runtime::Buffer<int> label(lanes, 1);
+        const Tensor logits = random_tensor({classes, lanes}, 5, -30, 30);
+        for (int i = 0; i < classes * lanes; i++) x.data()[i] = static_cast<float>(logits.data[i]);
+        for (int l = 0; l < lanes; l++) label(l, 0) = l * 3 % classes;
+        x(3, classes / 2, 0) = nan;
+        int valid_argument = valid;
+        void *arguments[] = {&valid_argument,   x.raw_buffer(),       label.raw_buffer(),
+                             loss.raw_buffer(), correct.raw_buffer(), delta.raw_buffer()};
+        kernel.call(arguments);
+        void *softmax_arguments[] = {x.raw_buffer(), y.raw_buffer()};
+        softmax.call(softmax_arguments);
+        for (int l = 0; l < lanes; l++) {
+            double largest = -inf, total = 0;
+            int best = 0;
+            for (int c = 0; c < classes; c++)
+                if (x(l, c, 0) > largest) largest = x(l, c, 0), best = c;
+            for (int c = 0; c < classes; c++) total += std::exp(x(l, c, 0) - largest);
+            for (int c = 0; c < classes; c++) {
+                const double p = std::exp(x(l, c, 0) - largest) / total;
+                if (l == 3) {
+                    EXPECT_TRUE(std::isnan(y(l, c, 0)) && std::isnan(delta(l, c, 0)));
+                    continue;
+                }
+                EXPECT_NEAR(y(l, c, 0), p, 1e-6);
+                EXPECT_NEAR(delta(l, c, 0), l < valid ? p - (c == label(l, 0)) : 0, 1e-6);
+            }
+            if (l == 3)
+                EXPECT_TRUE(std::isnan(loss(l, 0)));
+            else
+                EXPECT_NEAR(loss(l, 0), l < valid ? std::log(total) + largest - x(l, label(l, 0), 0) : 0, 1e-5);
+            const float hit = l < valid && best == label(l, 0) ? 1.0f : 0.0f;
+            if (l != 3) { EXPECT_EQ(correct(l, 0), hit); }
+        }
+    }
 }
 
 TEST(Standalone, AgreeWithPrograms) {
