@@ -124,3 +124,195 @@ TEST(RuntimeStep, SameBitsWithAnyNumberOfThreads) {
         EXPECT_EQ(train_hash(threads, one_of_them), expected) << threads;
     }
 }
+
+namespace {
+
+struct Recorder {
+    std::vector<std::pair<int, int>> calls; // tasks asked for, tasks run
+    static void run(void *pool, int tasks, void (*task)(void *, int), void *user) {
+        int ran = 0;
+        for (int i = 0; i < tasks; i++, ran++) task(user, i);
+        static_cast<Recorder *>(pool)->calls.push_back({tasks, ran});
+    }
+};
+
+} // namespace
+
+TEST(RuntimeStep, TheHookIsCalledOncePerPhaseWithNoMoreTasksThanUseful) {
+    Program program;
+    Recorder recorder;
+    cryo_options options = {4, nullptr, 0, Recorder::run, &recorder};
+    cryo_model *model = nullptr;
+    ASSERT_EQ(cryo_open(&program.program, &options, &model), CRYO_OK);
+    Batch batch(max_batch);
+    ASSERT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), max_batch, nullptr), CRYO_OK);
+    // 3 blocks; 3 blocks; 3 blocks and 3 tiles on 4 threads.
+    EXPECT_EQ(recorder.calls, (std::vector<std::pair<int, int>>{{3, 3}, {3, 3}, {4, 4}}));
+    recorder.calls.clear();
+    std::vector<float> outputs(classes * lanes);
+    ASSERT_EQ(cryo_infer(model, batch.images.data(), lanes, outputs.data()), CRYO_OK);
+    EXPECT_TRUE(recorder.calls.empty()) << "one task needs no pool";
+    cryo_close(model);
+}
+
+TEST(RuntimeStep, AKernelsErrorNamesLayerAndKernelAndEndsTheStep) {
+    Batch batch(max_batch);
+    for (int threads : {1, 2, 8}) {
+        Program program;
+        Model model(program, threads);
+        for (int block : {0, 1, 2}) {
+            uint64_t before = model.hash();
+            fail_tail = true;
+            EXPECT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), max_batch, nullptr),
+                      CRYO_KERNEL_ERROR);
+            EXPECT_EQ(model.error(), "layer '1', kernel 'center c=3': the kernel failed (error -8)");
+            fail_tail = false;
+            EXPECT_EQ(model.hash(), before);
+
+            fail_block = block;
+            std::vector<float> outputs(max_batch * classes, 5.0f);
+            EXPECT_EQ(cryo_infer(model, batch.images.data(), max_batch, outputs.data()), CRYO_KERNEL_ERROR);
+            EXPECT_EQ(model.error(), "layer '2', kernel 'forward c=3 k=2': the kernel failed (error -7)");
+            EXPECT_EQ(outputs[max_batch * classes - 1], 5.0f) << "a failed step copied its staged rows";
+            calls = 0;
+            EXPECT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), max_batch, nullptr),
+                      CRYO_KERNEL_ERROR);
+            fail_block = -1;
+            EXPECT_LE(calls, 3 * 2 + 1 + 3 * 2) << "phases behind the failed one ran";
+            EXPECT_EQ(cryo_steps(model), block) << "a failed step was counted";
+            EXPECT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), max_batch, nullptr), CRYO_OK);
+        }
+    }
+}
+
+namespace {
+
+// Reads the control block and this block's index back out through the arena the test owns.
+struct OwnArena {
+    std::vector<uint8_t> bytes;
+    uint8_t *aligned = nullptr;
+    explicit OwnArena(const Program &program, int threads) {
+        size_t size = cryo_arena_bytes(&program.program, threads);
+        bytes.resize(size + 64);
+        aligned = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64) % 64;
+    }
+};
+
+// A plan of one tail step that copies the control block's numbers to a state.
+int copy_control(void **argv) { // learning rate (1), batch (1), step (1), total (inputs)
+    for (int i = 0; i < 3; i++) at(argv, 3, i) = at(argv, i, 0);
+    return 0;
+}
+const cryo_arg control_args[] = {
+    arg(CRYO_REGION_CONTROL, offsetof(cryo_control, learning_rate), 1, one),
+    arg(CRYO_REGION_CONTROL, offsetof(cryo_control, batch), 1, one),
+    arg(CRYO_REGION_CONTROL, offsetof(cryo_control, step), 1, one),
+    total_arg,
+};
+const cryo_step control_steps[] = {step(copy_control, "control", "copy_control", control_args)};
+
+std::vector<double> rates(int64_t rate, double period, double gamma, int steps) {
+    Program program;
+    program.train_phases[0] = {nullptr, 0, nullptr, 0, control_steps, 1};
+    program.train.phase_count = 1;
+    program.program.rate = rate;
+    program.program.rate_period = period;
+    program.program.rate_gamma = gamma;
+    Model model(program);
+    std::vector<double> seen;
+    for (int i = 0; i < steps; i++) {
+        Batch batch(2 + i);
+        EXPECT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), batch.size(), nullptr), CRYO_OK);
+        std::vector<float> control = model.get("1.total");
+        EXPECT_EQ(control[1], float(2 + i));
+        EXPECT_EQ(control[2], float(i));
+        EXPECT_EQ(cryo_steps(model), i + 1);
+        seen.push_back(double(control[0]));
+    }
+    return seen;
+}
+
+} // namespace
+
+TEST(RuntimeStep, LearningRateSchedules) {
+    EXPECT_EQ(rates(CRYO_RATE_CONSTANT, 0, 0, 3), (std::vector<double>{0.125, 0.125, 0.125}));
+    EXPECT_EQ(rates(CRYO_RATE_STEP, 2, 0.5, 6), (std::vector<double>{0.125, 0.125, 0.0625, 0.0625, 0.03125, 0.03125}));
+    std::vector<double> cosine = rates(CRYO_RATE_COSINE, 4, 0, 6);
+    const double expected[] = {0.125, 0.125 * 0.8535533905932737, 0.0625, 0.125 * 0.14644660940672624, 0, 0};
+    for (size_t i = 0; i < cosine.size(); i++) EXPECT_NEAR(cosine[i], expected[i], 1e-8) << i;
+}
+
+TEST(RuntimeStep, TheLearningRateCanBeSet) {
+    Program program;
+    Model model(program);
+    Batch batch(4);
+    EXPECT_EQ(cryo_learning_rate(model), 0.125);
+    ASSERT_EQ(cryo_set_learning_rate(model, 0), CRYO_OK);
+    std::vector<float> before = model.get("2.weight");
+    ASSERT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), 4, nullptr), CRYO_OK);
+    EXPECT_EQ(model.get("2.weight"), before);
+    for (double bad : {-0.1, double(INFINITY), double(NAN)})
+        EXPECT_EQ(cryo_set_learning_rate(model, bad), CRYO_BAD_ARGUMENT) << bad;
+    EXPECT_EQ(model.error().substr(0, 13), "learning rate");
+    EXPECT_EQ(cryo_learning_rate(model), 0);
+}
+
+TEST(RuntimeStep, MemoryOfTheCallerGivesTheSameBits) {
+    Program program;
+    OwnArena arena(program, 2);
+    std::fill(arena.bytes.begin(), arena.bytes.end(), uint8_t(0xff)); // NaN, were it read
+    cryo_options options = {2, arena.aligned, cryo_arena_bytes(&program.program, 2), nullptr, nullptr};
+    cryo_model *own = nullptr;
+    ASSERT_EQ(cryo_open(&program.program, &options, &own), CRYO_OK) << cryo_open_error();
+    cryo_initialize(own, 7);
+    Model heap(program, 2);
+    EXPECT_EQ(cryo_memory_bytes(own), cryo_memory_bytes(heap));
+    for (int i = 0; i < 5; i++) {
+        Batch batch(5 + i % 3, i);
+        cryo_result a = {}, b = {};
+        ASSERT_EQ(cryo_train_step(own, batch.images.data(), batch.labels.data(), batch.size(), &a), CRYO_OK);
+        ASSERT_EQ(cryo_train_step(heap, batch.images.data(), batch.labels.data(), batch.size(), &b), CRYO_OK);
+        EXPECT_EQ(a.loss, b.loss);
+    }
+    std::vector<float> weights(6);
+    ASSERT_EQ(cryo_get_parameter(own, "2.weight", weights.data(), 6), CRYO_OK);
+    EXPECT_EQ(weights, heap.get("2.weight"));
+    cryo_close(own);
+}
+
+namespace {
+
+// A tile step that reads the rows of all blocks: their number must be padded to whole blocks.
+int sum_rows(void **argv) { // batch, rows (inputs, V NB), label (V NB), total (inputs)
+    int padded = (scalar(argv, 0) + lanes - 1) / lanes * lanes;
+    for (int c = 0; c < inputs; c++) at(argv, 3, c) = 0;
+    for (int i = 0; i < padded; i++) {
+        for (int c = 0; c < inputs; c++) at(argv, 3, c) += at(argv, 1, c, i);
+        at(argv, 3, 0) += 100 * float(at<int32_t>(argv, 2, i));
+    }
+    return 0;
+}
+const cryo_dim all_rows_dims[] = {{inputs, 1}, {lanes * max_blocks, inputs}},
+               all_labels_dims[] = {{lanes * max_blocks, 1}};
+const cryo_arg sum_rows_args[] = {batch_arg, arg(CRYO_REGION_INPUT, 0, 2, all_rows_dims),
+                                  arg(CRYO_REGION_LABEL, 0, 1, all_labels_dims), total_arg};
+const cryo_step sum_rows_steps[] = {step(sum_rows, "rows", "sum_rows", sum_rows_args)};
+
+} // namespace
+
+TEST(RuntimeStep, StepsThatSeeAllRowsSeeThemPadded) {
+    Program program;
+    program.train_phases[0] = {train_0, 2, sum_rows_steps, 1, nullptr, 0};
+    program.train.phase_count = 1;
+    Model model(program, 2);
+    for (int size = 2; size <= max_batch; size++) {
+        Batch batch(size); // exactly the rows: reading more is seen by the address sanitizer
+        batch.images.shrink_to_fit();
+        ASSERT_EQ(cryo_train_step(model, batch.images.data(), batch.labels.data(), size, nullptr), CRYO_OK);
+        float expected[inputs] = {};
+        for (size_t i = 0; i < batch.images.size(); i++) expected[i % inputs] += batch.images[i];
+        for (int32_t label : batch.labels) expected[0] += 100 * float(label);
+        std::vector<float> total = model.get("1.total");
+        for (size_t c = 0; c < inputs; c++) EXPECT_NEAR(total[c], expected[c], 1e-3);
+    }
+}
