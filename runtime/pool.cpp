@@ -1,4 +1,4 @@
-// How a worker waits: it spins for some tens of microseconds, yields for about two milliseconds, then sleeps. Between
+// How a worker waits: it spins for about a tenth of a millisecond, yields for about two milliseconds, then sleeps. Between
 // two phases it is spinning, between two steps spinning or yielding; the model of an idle program burns nothing.
 #include "pool.h"
 
@@ -10,7 +10,7 @@ namespace cryolite::runtime {
 
 namespace {
 
-constexpr int spins = 1000;
+constexpr int spins = 4000;
 constexpr auto patience = std::chrono::milliseconds(2);
 
 void pause() {

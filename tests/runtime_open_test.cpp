@@ -103,6 +103,10 @@ TEST(RuntimeOpen, OptionsAreChecked) {
     EXPECT_EQ(cryo_arena_bytes(&program.program, 3) - needed, size_t(scratch_bytes));
 }
 
+// Sanitizers end the program where malloc would return null, unless told otherwise.
+extern "C" const char *__asan_default_options() { return "allocator_may_return_null=1"; }
+extern "C" const char *__tsan_default_options() { return "allocator_may_return_null=1"; }
+
 TEST(RuntimeOpen, MemoryThatCannotBeHad) {
     Program program;
     program.train.arena_bytes = int64_t(1) << 40;
