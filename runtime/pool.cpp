@@ -1,5 +1,6 @@
-// How a worker waits: it spins for about a tenth of a millisecond, yields for about two milliseconds, then sleeps. Between
-// two phases it is spinning, between two steps spinning or yielding; the model of an idle program burns nothing.
+// How a worker waits: it spins for about a tenth of a millisecond, yields for about two milliseconds, then sleeps.
+// Between two phases it is spinning, between two steps spinning or yielding; the model of an idle program burns
+// nothing.
 #include "pool.h"
 
 #include <chrono>
