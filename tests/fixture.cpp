@@ -42,7 +42,8 @@ Tensors load_tensors(const std::string &name) {
     std::memcpy(&header_size, bytes.data(), 8);
     const char *text = bytes.data() + 8, *data = text + header_size;
     Tensors tensors;
-    for (auto &[key, entry] : nlohmann::json::parse(text, data).items()) {
+    const nlohmann::json header = nlohmann::json::parse(text, data);
+    for (auto &[key, entry] : header.items()) {
         size_t begin = entry["data_offsets"][0], end = entry["data_offsets"][1];
         std::vector<float> values((end - begin) / 4);
         std::memcpy(values.data(), data + begin, end - begin);

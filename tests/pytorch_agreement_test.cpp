@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <gtest/gtest.h>
+#include <ostream>
 
 using namespace cryolite;
 using namespace cryolite::test;
@@ -43,6 +44,9 @@ Tensors initial_mlp() {
 Tensors initial(const Subject &subject) {
     return std::string(subject.fixture) == "mlp" ? initial_mlp() : load_tensors("lenet.initial.safetensors");
 }
+
+void PrintTo(const Recipe &recipe, std::ostream *out) { *out << recipe.name; }
+void PrintTo(const Subject &subject, std::ostream *out) { *out << subject.name; }
 
 class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe>> {};
 
