@@ -1,88 +1,121 @@
-// Batch statistics: mean and M2 of a block, and their merge. Contract: kernels.md.
-#include "kernel_support.h"
+// Generators `batch_stats` and `batch_stats_merge` (kernels.md): mean and sum of squared deviations per block, merged
+// by Chan's formula. Exact where E[x^2] - E[x]^2 cancels: large offsets, constants, outliers.
+#include "lanes.h"
+
+#include <algorithm>
 
 namespace cryolite {
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Tuple, Halide::Var;
 
-using namespace Halide;
-
-// Two passes over the block while it is in cache: the mean, from the differences to the block's first value, so that
-// equal values give it exactly; then M2 from the differences to the mean, less what the mean's own rounding adds.
-class BatchStats : public Generator<BatchStats> {
+// First a shift near the mean: the mean of every `step`-th row, itself computed relative to the first value, so that a
+// constant gives exactly itself. Then one pass over deviations d from the shift: mean = shift + sum d / m,
+// M2 = sum d^2 - (sum d)^2 / m. A shift that is the mean of a share f of the values is at most sqrt((1 - f) / f)
+// standard deviations from the mean, so the subtraction loses at most a factor 1 / f of the precision, whatever the
+// data.
+class BatchStats : public Halide::Generator<BatchStats> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1};
     Input<int> valid{"valid"};
-    Input<Buffer<float, 5>> input{"input"};
+    Input<Buffer<float, 5>> x{"x"};
     Output<Buffer<float, 3>> partial{"partial"};
 
     void generate() {
-        int v = resolve_lanes(lanes, get_target()), blocks = n > 0 ? n / v : 1;
-        int chains = tile_extent(w, 4);
-        while (w % chains) chains--;
-        Var l("l"), u("u"), ch("ch"), b("b"), m("m");
-        RDom t(0, w / chains, 0, h);
-        Expr samples = clamp(valid - b * v, 0, v), count = cast<float>(samples) * float(int(h) * int(w));
-        auto real = [&](Expr value) { return select(l < samples, value, 0.f); };
-        Expr value = input(l, t.x * chains + u, t.y, ch, b), first = input(0, 0, 0, ch, b);
-        auto lane_sum = [&](Func f, int item) {
-            return tree_sum([&](int i) { return tree_sum([&](int j) { return f(i, j, ch, b)[item]; }, chains); }, v);
-        };
-        Func sum("sum"), mean("mean"), spread("spread");
-        sum(l, u, ch, b) = Tuple(0.f, 0.f);
-        sum(l, u, ch, b) = Tuple(sum(l, u, ch, b)[0] + real(value - first), 0.f);
-        mean(ch, b) = first + lane_sum(sum, 0) / count;
-        Expr d = real(value - mean(ch, b));
-        spread(l, u, ch, b) = Tuple(0.f, 0.f);
-        spread(l, u, ch, b) = Tuple(spread(l, u, ch, b)[0] + d, spread(l, u, ch, b)[1] + d * d);
-        Expr rest = lane_sum(spread, 0);
-        partial(m, ch, b) = mux(m, {mean(ch, b), max(lane_sum(spread, 1) - rest * rest / count, 0.f)});
-
-        partial.bound(m, 0, 2).unroll(m);
-        mean.compute_at(partial, ch).store_in(MemoryType::Stack);
-        for (Func f : {sum, spread}) {
-            f.compute_at(partial, ch)
-                .store_in(MemoryType::Stack)
-                .bound_extent(l, v)
-                .bound_extent(u, chains)
-                .vectorize(l, v)
-                .unroll(u);
-            f.update().reorder(l, u, t.x, t.y, ch, b).vectorize(l, v).unroll(u);
-        }
-        set_dense(input, {v, w, h, c, blocks});
+        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v), rows = h, columns = w;
+        set_dense(x, {v, columns, rows, c, blocks});
         set_dense(partial, {2, c, blocks});
+        const int step = rows < 4 ? 1 : 4, unroll = largest_divisor(columns, 4), group = group_size(v);
+
+        // e: channel of the group; u: independent accumulators.
+        Var l("l"), e("e"), u("u"), g("g"), b("b"), s("s"), channel("channel");
+        auto at = [&](Expr index) { return c % group ? min(g * group, c - group) + index : g * group + index; };
+        auto real = [&](Expr value) { return select(l < valid - b * v, value, 0.f); };
+        Expr real_lanes = cast<float>(clamp(valid - b * v, 0, v));
+
+        RDom ds(0, columns / unroll, 0, ceil_div(rows, step)), d(0, columns / unroll, 0, rows);
+        Func near("near"), near_lane("near_lane"), shift("shift");
+        Expr first = x(0, 0, 0, at(e), b);
+        near(l, u, e, g, b) = nothing();
+        near(l, u, e, g, b) += x(l, ds.x * unroll + u, ds.y * step, at(e), b) - first;
+        near_lane(l, e, g, b) = real(over(unroll, [&](int i) { return Expr(near(l, i, e, g, b)); }));
+        LaneSums near_sums(near_lane, v, group, {g, b});
+        const float near_count = float(columns * ceil_div(rows, step));
+        shift(e, g, b) = first + near_sums.result()(e, g, b) / (real_lanes * near_count);
+
+        Func sums("sums"), sums_lane("sums_lane");
+        Expr deviation = x(l, d.x * unroll + u, d.y, at(e), b) - shift(e, g, b);
+        sums(l, u, e, g, b) = Tuple(nothing(), nothing());
+        sums(l, u, e, g, b) = Tuple(sums(l, u, e, g, b)[0] + deviation, sums(l, u, e, g, b)[1] + deviation * deviation);
+        auto sum_of = [&](int which, Expr element) {
+            return real(over(unroll, [&](int i) { return Expr(sums(l, i, element, g, b)[which]); }));
+        };
+        sums_lane(l, e, g, b) = select(e < group, sum_of(0, e % group), sum_of(1, e % group));
+        LaneSums lane_sums(sums_lane, v, 2 * group, {g, b});
+
+        Expr local = channel - (c % group ? min(channel / group * group, c - group) : channel / group * group);
+        Expr gi = channel / group, count = real_lanes * float(columns * rows);
+        Expr sum = lane_sums.result()(local, gi, b), squares = lane_sums.result()(group + local, gi, b);
+        Expr m2 = squares - sum * sum / count;
+        partial(s, channel, b) = mux(s, {shift(local, gi, b) + sum / count, select(is_nan(m2), m2, max(m2, 0.f))});
+
+        Var go("go"), ci("ci");
+        partial.bound(s, 0, 2).split(channel, go, ci, group, TailStrategy::GuardWithIf).reorder(s, ci, go, b);
+        partial.unroll(s).unroll(ci).never_partition_all();
+        near_sums.compute_at(partial, go);
+        lane_sums.compute_at(partial, go);
+        shift.compute_at(partial, go).bound(e, 0, group).unroll(e);
+        for (Func f : {near_lane, sums_lane}) f.compute_at(partial, go).bound(l, 0, v).vectorize(l, v).unroll(e);
+        near_lane.bound(e, 0, group);
+        sums_lane.bound(e, 0, 2 * group);
+        for (Func f : {near, sums}) f.compute_at(partial, go).bound(l, 0, v).bound(u, 0, unroll).bound(e, 0, group);
+        for (Func f : {near, sums}) f.vectorize(l, v).unroll(u).unroll(e);
+        near.update().reorder(l, u, e, ds.x, ds.y).vectorize(l, v).unroll(u).unroll(e).never_partition_all();
+        sums.update().reorder(l, u, e, d.x, d.y).vectorize(l, v).unroll(u).unroll(e).never_partition_all();
+    }
+
+private:
+    // Channels whose lane sums go together: several only where the planes are too small to hide them.
+    int group_size(int v) const {
+        const int most = registers_of(get_target(), v).count >= 32 ? 8 : 4;
+        return int(h) * int(w) > 4 ? 1 : std::min<int>(c, most);
+    }
+
+    static Expr over(int count, const std::function<Expr(int)> &term) {
+        Expr sum = term(0);
+        for (int i = 1; i < count; i++) sum += term(i);
+        return sum;
     }
 };
 
-// mean and variance over all blocks, by Chan's formula in double, in block order.
-class BatchStatsMerge : public Generator<BatchStatsMerge> {
+class BatchStatsMerge : public Halide::Generator<BatchStatsMerge> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, count{"count", 1}, max_batch{"max_batch", 1};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, count{"count", 1}, max_batch{"max_batch", 1};
     Input<int> batch{"batch"};
     Input<Buffer<float, 3>> partial{"partial"};
-    Output<Func> result{"result", {Float(32), Float(32)}, 1}; // mean, variance
+    // mean and variance
+    Output<Func> out{"out", {Halide::Float(32), Halide::Float(32)}, 1};
 
     void generate() {
-        int v = resolve_lanes(lanes, get_target());
-        int vector = std::min(8, int(c));
-        Var ch("ch"), co, ci;
-        RDom t(0, (batch + v - 1) / v);
-        auto samples = [&](Expr block) { return cast<double>(min(batch - block * v, v)) * Expr(double(count)); };
-        Expr all = cast<double>(batch) * Expr(double(count));
-        Func mean("merged_mean"), m2("merged_m2");
-        mean(ch) = cast<double>(0);
-        mean(ch) += cast<double>(partial(0, ch, t)) * (samples(t) / all);
-        Expr d = cast<double>(partial(0, ch, t)) - mean(ch);
-        m2(ch) = cast<double>(0);
-        m2(ch) += cast<double>(partial(1, ch, t)) + samples(t) * d * d;
-        result(ch) = Tuple(cast<float>(mean(ch)), cast<float>(m2(ch) / all));
-        result.split(ch, co, ci, vector, TailStrategy::ShiftInwards).vectorize(ci);
-        for (Func f : {mean, m2}) {
-            f.compute_at(result, co).store_in(MemoryType::Stack).bound_extent(ch, vector).vectorize(ch);
-            f.update().reorder(ch, t).vectorize(ch);
-        }
-        partial.dim(0).set_bounds(0, 2).set_stride(1);
-        partial.dim(1).set_bounds(0, c).set_stride(2);
-        partial.dim(2).set_min(0).set_stride(2 * c);
-        for (OutputImageParam out : Func(result).output_buffers()) set_dense(out, {c});
+        const int v = resolve_lanes(get_target(), lanes), width = vector_width(c, natural_vector_size<float>());
+        set_dense(partial, {2, c, 0});
+        Var i("i"), io("io"), ii("ii");
+        Func merged("merged"), result("result");
+        RDom d(1, (batch - 1) / v);
+        Expr before = cast<double>(d.x * v), weight = cast<double>(min(batch - d.x * v, v));
+        Expr share = weight / (before + weight);
+        merged(i) = Tuple(cast<double>(partial(0, i, 0)), cast<double>(partial(1, i, 0)));
+        Expr mean = merged(i)[0], m2 = merged(i)[1];
+        Expr delta = cast<double>(partial(0, i, d.x)) - mean;
+        merged(i) = Tuple(mean + delta * share, m2 + cast<double>(partial(1, i, d.x)) +
+                                                    delta * delta * (share * before * Expr(double(count))));
+        result(i) =
+            Tuple(cast<float>(merged(i)[0]), cast<float>(merged(i)[1] / (cast<double>(batch) * Expr(double(count)))));
+        out = result;
+        auto buffers = result.output_buffers();
+        buffers[0].dim(0).set_bounds(0, c); // the second buffer has them too
+        for (Halide::OutputImageParam buffer : buffers) { buffer.dim(0).set_stride(1); }
+        result.split(i, io, ii, width, TailStrategy::ShiftInwards).vectorize(ii, width).never_partition_all();
+        merged.compute_at(result, io).vectorize(i, width);
+        merged.update().reorder(i, d.x).vectorize(i, width).never_partition_all();
     }
 };
 

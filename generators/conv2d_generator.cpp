@@ -1,215 +1,258 @@
-// 2-D convolution in the lane layout, forward and both gradients. Contract: kernels.md.
-//
-// Every kernel is vectorised over lanes and reads weights as scalars. A tile of pixels times channels is accumulated in
-// registers, fully unrolled, over the whole reduction.
-#include "kernel_support.h"
+// Generators `conv2d`, `conv2d_grad_input` and `conv2d_grad_weight` (kernels.md): direct convolution with one sample a
+// vector lane, so that every channel count, window and stride fills the vectors.
+#include "lanes.h"
+
+#include <algorithm>
 
 namespace cryolite {
-
-using namespace Halide;
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var;
 
 namespace {
 
-// The image with zeros around it; without padding the image itself.
-Func padded(Func image, int w, int h, int padding) {
-    if (padding == 0) return image;
-    Var l, x, y, c, b;
-    Func f("padded");
-    Expr inside = x >= 0 && x < w && y >= 0 && y < h;
-    f(l, x, y, c, b) = select(inside, image(l, clamp(x, 0, w - 1), clamp(y, 0, h - 1), c, b), 0.f);
-    return f;
-}
+// Code grows with the unrolled taps times the accumulators; more than this is left as a loop.
+constexpr int most_unrolled_fmas = 400;
 
-template <typename T> class Conv2dGenerator : public Generator<T> {
-public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0};
-    GeneratorParam<int> c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1}, s{"s", 1};
-    GeneratorParam<int> stride{"stride", 1}, padding{"padding", 0};
+struct ConvShape {
+    int lanes, blocks, c, h, w, k, r, s, stride, padding;
 
-protected:
-    Var l{"l"}, x{"x"}, y{"y"}, ch{"ch"}, b{"b"}, xo, xi, co, ci;
-    int v() const { return resolve_lanes(lanes, this->get_target()); }
-    int blocks() const { return n > 0 ? n / v() : 1; }
     int ho() const { return (h + 2 * padding - r) / stride + 1; }
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
-    int budget() const { return accumulators(this->get_target()); }
-    std::vector<int> x_extents() const { return {v(), w, h, c, blocks()}; }
-    std::vector<int> y_extents() const { return {v(), wo(), ho(), k, blocks()}; }
-    std::vector<int> weight_extents() const { return {s, r, c, k}; }
 };
+
+struct ConvVars {
+    Var l{"l"}, x{"x"}, y{"y"}, c{"c"}, b{"b"};
+};
+
+Expr within(const Expr &i, int extent) { return i >= 0 && i < extent; }
+
+// y = bias + sum over r, s, c of x * weight. Rows outside the image are skipped by the reduction domain; columns
+// outside are selects whose conditions are constants in the first, steady and last tiles that loop partitioning makes.
+template <class X, class Weight> struct Forward {
+    ConvVars v;
+    Func sum{"sum"}, y{"y"};
+    RDom d;
+
+    Forward(const ConvShape &q, X &x, Weight &weight, const std::function<Expr(Expr)> &bias)
+        : d(0, q.s, 0, q.r, 0, q.c) {
+        Expr row = v.y * q.stride + d.y - q.padding, column = v.x * q.stride + d.x - q.padding;
+        Expr value;
+        if (q.padding) {
+            d.where(within(row, q.h));
+            value = select(likely(column >= 0) && likely(column < q.w),
+                           x(v.l, clamp(column, 0, q.w - 1), clamp(row, 0, q.h - 1), d.z, v.b), 0.f);
+        } else {
+            value = x(v.l, column, row, d.z, v.b);
+        }
+        sum(v.l, v.x, v.y, v.c, v.b) = bias(v.c);
+        sum(v.l, v.x, v.y, v.c, v.b) += value * weight(d.x, d.y, d.z, v.c);
+        y(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+    }
+};
+
+// dx = sum over r, s, k of dy * weight where the tap falls on an output pixel. With x tiles that start at a multiple of
+// the stride, which taps those are is known when the code is made: no multiply-add is wasted on a zero.
+template <class Dy, class Weight> struct GradInput {
+    ConvVars v;
+    Func sum{"sum"}, dx{"dx"};
+    RDom d;
+
+    GradInput(const ConvShape &q, Dy &dy, Weight &weight) : d(0, q.s, 0, q.r, 0, q.k) {
+        const int wo = q.wo(), ho = q.ho();
+        Expr row = v.y + q.padding - d.y, column = v.x + q.padding - d.x;
+        d.where(row % q.stride == 0 && within(row, (ho - 1) * q.stride + 1));
+        Expr hit = likely(column >= 0) && likely(column <= (wo - 1) * q.stride);
+        if (q.stride > 1) hit = column % q.stride == 0 && hit;
+        Expr value = dy(v.l, clamp(column / q.stride, 0, wo - 1), clamp(row / q.stride, 0, ho - 1), d.z, v.b);
+        sum(v.l, v.x, v.y, v.c, v.b) = nothing();
+        sum(v.l, v.x, v.y, v.c, v.b) += select(hit, value * weight(d.x, d.y, v.c, d.z), 0.f);
+        dx(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+    }
+};
+
+// Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the tile's
+// input stays in L1 while the weights pass. Tiles that do not divide overlap.
+void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile tile, int lanes, int window, int tiles_x,
+                    bool unroll_tiles_x) {
+    Var xo("xo"), xi("xi"), co("co"), ci("ci");
+    out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards).split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
+    out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
+    out.never_partition_all();
+    if (unroll_tiles_x)
+        out.unroll(xo);
+    else if (tiles_x > 1)
+        out.partition(xo, Halide::Partition::Auto);
+    sum.compute_at(out, co).vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+    const bool unroll = window * tile.x * tile.c <= most_unrolled_fmas;
+    sum.update().reorder(v.l, v.x, v.c, d.x, d.z, d.y).vectorize(v.l, lanes).unroll(v.x).unroll(v.c);
+    if (unroll) sum.update().unroll(d.x);
+    sum.update().never_partition_all();
+}
 
 } // namespace
 
-class Conv2d : public Conv2dGenerator<Conv2d> {
+template <class Derived> class ConvBase : public Halide::Generator<Derived> {
 public:
-    GeneratorParam<bool> bias{"bias", true};
-    Input<Buffer<float, 5>> input{"input"};
+    Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
+        s{"s", 1}, stride{"stride", 1}, padding{"padding", 0};
+
+protected:
+    ConvShape shape() const {
+        const int v = resolve_lanes(this->get_target(), lanes);
+        ConvShape q{v, resolve_blocks(n, v), c, h, w, k, r, s, stride, padding};
+        if (q.stride < 1 || q.padding < 0 || q.h + 2 * q.padding < q.r || q.w + 2 * q.padding < q.s)
+            throw Halide::CompileError("the window does not fit the padded input");
+        return q;
+    }
+    int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
+
+    template <class B> static void set_input(B &x, const ConvShape &q) {
+        set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks});
+    }
+    template <class B> static void set_output(B &y, const ConvShape &q) {
+        set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, q.blocks});
+    }
+    template <class B> static void set_weight(B &weight, const ConvShape &q) {
+        set_dense(weight, {q.s, q.r, q.c, q.k});
+    }
+};
+
+class Conv2d : public ConvBase<Conv2d> {
+public:
+    GeneratorParam<bool> bias{"bias", false};
+    Input<Buffer<float, 5>> x{"x"};
     Input<Buffer<float, 4>> weight{"weight"};
-    Output<Buffer<float, 5>> output{"output"};
+    Output<Buffer<float, 5>> y{"y"};
 
     void configure() {
         if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
     }
-    void generate() {
-        RDom t(0, s, 0, r, 0, c);
-        Func image = padded(input, w, h, padding), sum("sum");
-        sum(l, x, y, ch, b) = bias ? Expr((*bias_)(ch)) : Expr(0.f);
-        sum(l, x, y, ch, b) +=
-            image(l, x * stride + t.x - padding, y * stride + t.y - padding, t.z, b) * weight(t.x, t.y, t.z, ch);
-        output(l, x, y, ch, b) = sum(l, x, y, ch, b);
 
-        Tile tile = register_tile(wo(), k, budget());
-        output.split(x, xo, xi, tile.pixels, TailStrategy::ShiftInwards)
-            .split(ch, co, ci, tile.channels, TailStrategy::ShiftInwards)
-            .reorder(l, xi, ci, co, xo, y, b)
-            .vectorize(l, v())
-            .unroll(xi)
-            .unroll(ci);
-        sum.compute_at(output, co)
-            .store_in(MemoryType::Stack)
-            .bound_extent(l, v())
-            .vectorize(l, v())
-            .unroll(x)
-            .unroll(ch);
-        sum.update().reorder(l, x, ch, t.x, t.y, t.z, y, b).vectorize(l, v()).unroll(x).unroll(ch).unroll(t.x);
-        set_dense(input, x_extents());
-        set_dense(weight, weight_extents());
-        if (bias) set_dense(*bias_, {k});
-        set_dense(output, y_extents());
+    void generate() {
+        const ConvShape q = shape();
+        set_input(x, q);
+        set_weight(weight, q);
+        if (bias_) set_dense(*bias_, {q.k});
+        Forward conv(q, x, weight, [&](Expr channel) { return bias_ ? Expr((*bias_)(channel)) : nothing(); });
+        y = conv.y;
+        set_output(y, q);
+        const long weight_stride = 4L * q.c * q.r * q.s;
+        Tile tile = best_tile(
+            {.x = q.wo(), .c = q.k, .steps = q.c * q.r * q.s, .most_c = cached_streams(weight_stride)}, accumulators());
+        schedule_tiles(conv.y, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, ceil_div(q.wo(), tile.x), false);
     }
 
 private:
-    Input<Buffer<float, 1>> *bias_ = nullptr;
+    Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
 };
 
-class Conv2dGradInput : public Conv2dGenerator<Conv2dGradInput> {
+class Conv2dGradInput : public ConvBase<Conv2dGradInput> {
 public:
     Input<Buffer<float, 5>> dy{"dy"};
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 5>> dx{"dx"};
 
     void generate() {
-        // A whole row of few pixels fits the registers: each dy is scattered to the pixels it came from, and no product
-        // with the zeros around dy is ever made.
-        if (stride == 1 && padding == 0 && w <= budget())
-            scatter();
-        else
-            gather();
-        set_dense(dy, y_extents());
-        set_dense(weight, weight_extents());
-        set_dense(dx, x_extents());
-    }
-
-private:
-    void scatter() {
-        RDom t(0, wo(), 0, s, 0, k, 0, r);
-        t.where(y - t[3] >= 0 && y - t[3] < ho());
-        Func sum("sum");
-        sum(l, x, y, ch, b) = 0.f;
-        sum(l, t[0] + t[1], y, ch, b) +=
-            dy(l, t[0], clamp(y - t[3], 0, ho() - 1), t[2], b) * weight(t[1], t[3], ch, t[2]);
-        dx(l, x, y, ch, b) = sum(l, x, y, ch, b);
-        int channels = tile_extent(c, std::max(1, budget() / w));
-        dx.split(ch, co, ci, channels, TailStrategy::ShiftInwards)
-            .reorder(l, x, ci, co, y, b)
-            .vectorize(l, v())
-            .unroll(x)
-            .unroll(ci);
-        sum.compute_at(dx, co).store_in(MemoryType::Stack).bound_extent(l, v()).vectorize(l, v()).unroll(x).unroll(ch);
-        sum.update()
-            .reorder(l, ch, t[0], t[1], t[2], t[3], y, b)
-            .vectorize(l, v())
-            .unroll(ch)
-            .unroll(t[0])
-            .unroll(t[1]);
-    }
-    void gather() {
-        RDom t(0, s, 0, r, 0, k);
-        Func sum("sum");
-        Expr ax = x + padding - t.x, ay = y + padding - t.y;
-        Expr inside =
-            ax >= 0 && ay >= 0 && ax % stride == 0 && ay % stride == 0 && ax / stride < wo() && ay / stride < ho();
-        Expr from = dy(l, clamp(ax / stride, 0, wo() - 1), clamp(ay / stride, 0, ho() - 1), t.z, b);
-        sum(l, x, y, ch, b) = 0.f;
-        sum(l, x, y, ch, b) += select(inside, from, 0.f) * weight(t.x, t.y, ch, t.z);
-        dx(l, x, y, ch, b) = sum(l, x, y, ch, b);
-        Tile tile = register_tile(w, c, budget());
-        dx.split(x, xo, xi, tile.pixels, TailStrategy::ShiftInwards)
-            .split(ch, co, ci, tile.channels, TailStrategy::ShiftInwards)
-            .reorder(l, xi, ci, co, xo, y, b)
-            .vectorize(l, v())
-            .unroll(xi)
-            .unroll(ci);
-        sum.compute_at(dx, co).store_in(MemoryType::Stack).bound_extent(l, v()).vectorize(l, v()).unroll(x).unroll(ch);
-        sum.update().reorder(l, x, ch, t.x, t.y, t.z, y, b).vectorize(l, v()).unroll(x).unroll(ch);
+        const ConvShape q = shape();
+        set_output(dy, q);
+        set_weight(weight, q);
+        GradInput conv(q, dy, weight);
+        dx = conv.dx;
+        set_input(dx, q);
+        const int taps = std::max(1, q.k * q.r * q.s / (q.stride * q.stride));
+        Tile tile = best_tile({.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride}, accumulators());
+        // When the stride does not divide the width, overlapping tiles start anywhere: with the tiles unrolled, the
+        // places are constants again.
+        const int tiles_x = ceil_div(q.w, tile.x);
+        const bool unroll_tiles = q.stride > 1 && q.w % q.stride && tiles_x > 1 && q.w <= 64;
+        schedule_tiles(conv.dx, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, tiles_x, unroll_tiles);
     }
 };
 
-class Conv2dGradWeight : public Conv2dGenerator<Conv2dGradWeight> {
+// dw = sum over lanes and output pixels of x * dy. A tile is st columns of the window by ct input channels by kt output
+// channels, accumulated in registers over all pixels, then summed over lanes.
+class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
 public:
-    Input<Buffer<float, 5>> input{"input"}, dy{"dy"};
+    Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
     Output<Buffer<float, 4>> dw{"dw"};
 
-    // Accumulators are the s taps of a window row times some output channels, side by side in q; lanes are summed by
-    // halving: pairs of neighbours, three times, on the flattened (lane, q), then pairs of what is left.
     void generate() {
-        Var q("q"), ky("ky"), i("i"), g("g"), kx("kx"), ko("ko"), j("j");
-        int channels = tile_extent(k, std::max(1, budget() / s)), z = s * channels;
-        RDom t(0, wo(), 0, ho(), 0, blocks());
-        Func image = padded(input, w, h, padding), sum("sum");
-        // q runs over s * channels; the last group of channels is shifted back to end at k.
-        Expr channel = min(g * channels, k - channels) + q / s;
-        sum(l, q, ky, i, g) = 0.f;
-        sum(l, q, ky, i, g) += dy(l, t.x, t.y, channel, t.z) *
-                               image(l, t.x * stride + q % s - padding, t.y * stride + ky - padding, i, t.z);
+        const ConvShape q = shape();
+        set_input(x, q);
+        set_output(dy, q);
+        set_weight(dw, q);
+        const Tiles t = choose_tiles(q);
 
-        // Halvings of v * z values down to z.
-        std::vector<Func> halves;
-        Func last = sum;
-        bool first = true;
-        int size = v() * z;
-        while (size > 2 * z) {
-            Func half("half");
-            Expr a = 2 * j, c2 = 2 * j + 1;
-            half(j, ky, i, g) = first ? sum(a % v(), a / v(), ky, i, g) + sum(c2 % v(), c2 / v(), ky, i, g)
-                                      : last(a, ky, i, g) + last(c2, ky, i, g);
-            halves.push_back(half);
-            last = half;
-            first = false;
-            size /= 2;
+        Var l("l"), e("e"), so("so"), r("r"), co("co"), ko("ko"), s("s"), c("c"), k("k");
+        // First index of tile i of size `tile`, the last of which overlaps the one before.
+        auto base = [](Expr i, int tile, int extent) {
+            return extent % tile ? min(i * tile, extent - tile) : i * tile;
+        };
+        RDom d(0, q.wo(), 0, q.ho(), 0, q.blocks);
+        Expr row = d.y * q.stride + r - q.padding;
+        Expr column = d.x * q.stride + base(so, t.s, q.s) + e % t.s - q.padding;
+        Expr input_channel = base(co, t.c, q.c) + e / t.s % t.c, output_channel = base(ko, t.k, q.k) + e / (t.s * t.c);
+        Expr value;
+        if (q.padding) {
+            Expr inside = likely(column >= 0) && likely(column < q.w);
+            // A domain of one row would be folded into the bounds of r.
+            if (q.ho() > 1)
+                d.where(within(row, q.h));
+            else
+                inside = within(row, q.h) && inside;
+            value = select(inside, x(l, clamp(column, 0, q.w - 1), clamp(row, 0, q.h - 1), input_channel, d.z), 0.f);
+        } else {
+            value = x(l, column, row, input_channel, d.z);
         }
-        Func total("total");
-        total(q, ky, i, g) = last(2 * q, ky, i, g) + last(2 * q + 1, ky, i, g);
-        int groups = (k + channels - 1) / channels;
-        // Channel ch lies in group g = ch / channels, or in the last, shifted one.
-        Expr group = min(ch / channels, groups - 1);
-        Expr place = kx + s * (ch - min(group * channels, k - channels));
-        dw(kx, ky, i, ch) = total(place, ky, i, group);
+        Func sum("sum");
+        sum(l, e, so, r, co, ko) = nothing();
+        sum(l, e, so, r, co, ko) += value * dy(l, d.x, d.y, output_channel, d.z);
 
-        dw.split(ch, co, ci, channels, TailStrategy::GuardWithIf).reorder(kx, ci, ky, i, co).unroll(kx);
-        total.compute_at(dw, ky).store_in(MemoryType::Stack).bound_extent(q, z).bound_extent(g, 1);
-        size = v() * z / 2;
-        for (Func half : halves) {
-            int width = size % 16 == 0 ? 16 : size % 8 == 0 ? 8 : size % 4 == 0 ? 4 : 2;
-            half.compute_at(dw, ky)
-                .store_in(MemoryType::Stack)
-                .bound_extent(j, size)
-                .bound_extent(g, 1)
-                .vectorize(j, width)
-                .unroll(j);
-            size /= 2;
+        LaneSums lane_sums(sum, q.lanes, t.s * t.c * t.k, {so, r, co, ko});
+        Expr place =
+            s - base(s / t.s, t.s, q.s) + t.s * (c - base(c / t.c, t.c, q.c) + t.c * (k - base(k / t.k, t.k, q.k)));
+        dw(s, r, c, k) = lane_sums.result()(place, s / t.s, r, c / t.c, k / t.k);
+
+        schedule(q, t, sum, lane_sums, d, {l, e, so, r, co, ko, s, c, k});
+    }
+
+private:
+    struct Tiles {
+        int s, c, k;
+    };
+
+    Tiles choose_tiles(const ConvShape &q) const {
+        const int most = accumulators(), steps = q.wo() * q.ho() * q.blocks;
+        Tiles best{1, 1, 1};
+        double best_cost = 0;
+        for (int s = std::min(q.s, most); s >= 1; s--) {
+            for (int c = 1; c <= std::min(q.c, most / s); c++) {
+                for (int k = 1; k <= std::min(q.k, most / (s * c)); k++) {
+                    // In terms of the model: s * c vectors of x, k of dy. Window columns share vectors of x over time.
+                    double waste = double(ceil_div(q.s, s) * s) / q.s * (ceil_div(q.c, c) * c) / q.c;
+                    TileQuery query{.x = s * c, .c = q.k, .steps = steps};
+                    double odd = s * c * k % 8 ? 1.02 : 1; // the lane sums then take narrower vectors
+                    double cost = tile_cost(query, {s * c, k}) * waste * odd;
+                    if (best_cost == 0 || cost < best_cost) best = {s, c, k}, best_cost = cost;
+                }
+            }
         }
-        sum.compute_at(dw, ky)
-            .store_in(MemoryType::Stack)
-            .bound_extent(l, v())
-            .bound_extent(q, z)
-            .bound_extent(g, 1)
-            .vectorize(l, v())
-            .unroll(q);
-        sum.update().reorder(l, q, t.x, t.y, t.z).vectorize(l, v()).unroll(q);
-        set_dense(input, x_extents());
-        set_dense(dy, y_extents());
-        set_dense(dw, weight_extents());
+        return best;
+    }
+
+    struct Vars {
+        Var l, e, so, r, co, ko, s, c, k;
+    };
+
+    void schedule(const ConvShape &q, const Tiles &t, Func sum, LaneSums &lane_sums, const RDom &d, Vars v) {
+        Var si("si"), ci("ci"), ki("ki");
+        dw.split(v.s, v.so, si, t.s, TailStrategy::GuardWithIf).split(v.c, v.co, ci, t.c, TailStrategy::GuardWithIf);
+        dw.split(v.k, v.ko, ki, t.k, TailStrategy::GuardWithIf);
+        dw.reorder(si, ci, ki, v.so, v.r, v.co, v.ko).unroll(si).unroll(ci).unroll(ki).never_partition_all();
+        lane_sums.compute_at(dw, v.so);
+        sum.compute_at(dw, v.so).bound(v.l, 0, q.lanes).bound(v.e, 0, t.s * t.c * t.k);
+        sum.vectorize(v.l, q.lanes).unroll(v.e);
+        sum.update().reorder(v.l, v.e, d.x, d.y, d.z).vectorize(v.l, q.lanes).unroll(v.e).never_partition_all();
+        if (q.padding) sum.update().partition(d.x, Halide::Partition::Auto);
     }
 };
 

@@ -1,109 +1,123 @@
-// Linear layers in the lane layout, forward and both gradients. Contract: kernels.md.
-#include "kernel_support.h"
+// Generators `linear`, `linear_grad_input` and `linear_grad_weight` (kernels.md).
+#include "lanes.h"
+
+#include <algorithm>
 
 namespace cryolite {
-
-using namespace Halide;
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var;
 
 namespace {
 
-template <typename T> class LinearGenerator : public Generator<T> {
-public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1};
-
-protected:
-    Var l{"l"}, f{"f"}, b{"b"}, fo, fi;
-    int v() const { return resolve_lanes(lanes, this->get_target()); }
-    int blocks() const { return n > 0 ? n / v() : 1; }
-
-    // output(l, f, b) = first(f) + sum over t of image(l, t, b) * weight: features in registers, fully unrolled.
-    void product(Func output, Expr first, Expr term, RDom t, int features) {
-        Func sum("sum");
-        sum(l, f, b) = first;
-        sum(l, f, b) += term;
-        output(l, f, b) = sum(l, f, b);
-        int tile = tile_extent(features, accumulators(this->get_target()));
-        output.split(f, fo, fi, tile, TailStrategy::ShiftInwards).reorder(l, fi, fo, b).vectorize(l, v()).unroll(fi);
-        sum.compute_at(output, fo).store_in(MemoryType::Stack).bound_extent(l, v()).vectorize(l, v()).unroll(f);
-        sum.update().reorder(l, f, t, b).vectorize(l, v()).unroll(f);
-    }
-};
+// Register tiles of output channels by blocks: a weight is loaded once for all blocks of the tile.
+void schedule_product(Func out, Func sum, Var l, Var channel, Var b, const RDom &d, Tile tile, int lanes, int unroll) {
+    Var co("co"), ci("ci"), bo("bo"), bi("bi");
+    out.split(channel, co, ci, tile.c, TailStrategy::ShiftInwards).split(b, bo, bi, tile.x, TailStrategy::ShiftInwards);
+    out.reorder(l, bi, ci, co, bo).vectorize(l, lanes).unroll(bi).unroll(ci).never_partition_all();
+    sum.compute_at(out, co).vectorize(l, lanes).unroll(b).unroll(channel);
+    sum.update().reorder(l, b, channel, d.x).vectorize(l, lanes).unroll(b).unroll(channel);
+    if (unroll > 1) sum.update().unroll(d.x, unroll);
+    sum.update().never_partition_all();
+}
 
 } // namespace
 
-class Linear : public LinearGenerator<Linear> {
+template <class Derived> class LinearBase : public Halide::Generator<Derived> {
 public:
-    GeneratorParam<bool> bias{"bias", true};
-    Input<Buffer<float, 3>> input{"input"};
+    Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1};
+
+protected:
+    int lane_count() const { return resolve_lanes(this->get_target(), lanes); }
+    int blocks() const { return resolve_blocks(n, lane_count()); }
+    int accumulators() const { return registers_of(this->get_target(), lane_count()).accumulators(); }
+};
+
+class Linear : public LinearBase<Linear> {
+public:
+    GeneratorParam<bool> bias{"bias", false};
+    Input<Buffer<float, 3>> x{"x"};
     Input<Buffer<float, 2>> weight{"weight"};
-    Output<Buffer<float, 3>> output{"output"};
+    Output<Buffer<float, 3>> y{"y"};
 
     void configure() {
         if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
     }
+
     void generate() {
-        RDom t(0, c);
-        product(output, bias ? Expr((*bias_)(f)) : Expr(0.f), input(l, t, b) * weight(t, f), t, k);
-        set_dense(input, {v(), c, blocks()});
+        const int v = lane_count(), nb = blocks();
+        set_dense(x, {v, c, nb});
         set_dense(weight, {c, k});
-        if (bias) set_dense(*bias_, {k});
-        set_dense(output, {v(), k, blocks()});
+        set_dense(y, {v, k, nb});
+        if (bias_) set_dense(*bias_, {k});
+        Var l("l"), o("o"), b("b");
+        Func sum("sum");
+        RDom d(0, c);
+        sum(l, o, b) = bias_ ? Expr((*bias_)(o)) : nothing();
+        sum(l, o, b) += x(l, d.x, b) * weight(d.x, o);
+        y(l, o, b) = sum(l, o, b);
+        // Each output channel is a stream of weights, c floats from the next.
+        Tile tile = best_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, accumulators());
+        schedule_product(y, sum, l, o, b, d, tile, v, largest_divisor(c, 4));
     }
 
 private:
-    Input<Buffer<float, 1>> *bias_ = nullptr;
+    Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
 };
 
-class LinearGradInput : public LinearGenerator<LinearGradInput> {
+class LinearGradInput : public LinearBase<LinearGradInput> {
 public:
     Input<Buffer<float, 3>> dy{"dy"};
     Input<Buffer<float, 2>> weight{"weight"};
     Output<Buffer<float, 3>> dx{"dx"};
 
     void generate() {
-        RDom t(0, k);
-        product(dx, 0.f, dy(l, t, b) * weight(f, t), t, c);
-        set_dense(dy, {v(), k, blocks()});
+        const int v = lane_count(), nb = blocks();
+        set_dense(dy, {v, k, nb});
         set_dense(weight, {c, k});
-        set_dense(dx, {v(), c, blocks()});
+        set_dense(dx, {v, c, nb});
+        Var l("l"), i("i"), b("b");
+        Func sum("sum");
+        RDom d(0, k);
+        sum(l, i, b) = nothing();
+        sum(l, i, b) += dy(l, d.x, b) * weight(i, d.x);
+        dx(l, i, b) = sum(l, i, b);
+        Tile tile = best_tile({.x = nb, .c = c, .steps = k}, accumulators());
+        schedule_product(dx, sum, l, i, b, d, tile, v, 1);
     }
 };
 
-// One tile of output features, over all blocks: outer products of rows of x (vectors of input features) and scalars of
-// dy. No partial sums, the order of the sum is that of the samples.
-class LinearGradWeight : public Generator<LinearGradWeight> {
+// Outer products of a sample's row of x and its column of dy, summed over all samples of all blocks: no partial sums.
+class LinearGradWeight : public Halide::Generator<LinearGradWeight> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 1};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0};
     Input<int> batch{"batch"};
     Input<Buffer<float, 3>> xt{"xt"}, dy{"dy"};
     Output<Buffer<float, 2>> dw{"dw"};
 
     void generate() {
-        int v = resolve_lanes(lanes, get_target()), vector = get_target().natural_vector_size<float>();
-        while (vector > c) vector /= 2;
-        Tile registers = register_tile((c + vector - 1) / vector, tile, accumulators(get_target()));
-        while (registers.pixels * vector > c) registers.pixels--;
-        Var i("i"), f("f"), io, ii, fo, fi;
-        RDom t(0, v, 0, (batch + v - 1) / v);
+        const int v = resolve_lanes(get_target(), lanes), columns = tile ? int(tile) : int(k);
+        set_dense(xt, {c, v, 0});
+        set_dense(dy, {v, columns, 0});
+        dy.dim(2).set_stride(v * k);
+        set_dense(dw, {c, columns});
+        Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
         Func sum("sum");
-        sum(i, f) = 0.f;
-        sum(i, f) += xt(i, t.x, t.y) * dy(t.x, f, t.y);
-        dw(i, f) = sum(i, f);
-        dw.split(i, io, ii, vector * registers.pixels, TailStrategy::ShiftInwards)
-            .split(f, fo, fi, registers.channels, TailStrategy::ShiftInwards)
-            .reorder(ii, fi, fo, io)
-            .vectorize(ii, vector)
-            .unroll(ii)
-            .unroll(fi);
-        sum.compute_at(dw, fo).store_in(MemoryType::Stack).vectorize(i, vector).unroll(i).unroll(f);
-        sum.update().reorder(i, f, t.x, t.y).vectorize(i, vector).unroll(i).unroll(f).unroll(t.x, 4);
-        xt.dim(0).set_bounds(0, c).set_stride(1);
-        xt.dim(1).set_bounds(0, v).set_stride(c);
-        xt.dim(2).set_min(0).set_stride(c * v);
-        dy.dim(0).set_bounds(0, v).set_stride(1);
-        dy.dim(1).set_bounds(0, tile).set_stride(v);
-        dy.dim(2).set_min(0).set_stride(v * k);
-        set_dense(dw, {c, tile});
+        RDom d(0, v, 0, (batch + v - 1) / v);
+        sum(i, o) = nothing();
+        sum(i, o) += xt(i, d.x, d.y) * dy(d.x, o, d.y);
+        dw(i, o) = sum(i, o);
+
+        const int width = vector_width(c, natural_vector_size<float>());
+        const int vectors = std::max(1, c / width);
+        const int most = registers_of(get_target(), width).accumulators();
+        Tile t = best_tile({.x = vectors, .c = columns, .steps = 256}, most);
+        if (c % width) // the overlapping last vector counts as one more
+            t = best_tile({.x = vectors + 1, .c = columns, .steps = 256}, most);
+        t.x = std::min(t.x, vectors);
+        dw.split(i, io, ii, width * t.x, TailStrategy::ShiftInwards).split(o, oo, oi, t.c, TailStrategy::ShiftInwards);
+        dw.reorder(ii, oi, oo, io).vectorize(ii, width).unroll(ii).unroll(oi).never_partition_all();
+        sum.compute_at(dw, oo).vectorize(i, width).unroll(i).unroll(o);
+        sum.update().reorder(i, o, d.x, d.y).vectorize(i, width).unroll(i).unroll(o).unroll(d.x, 4);
+        sum.update().never_partition_all();
     }
 };
 

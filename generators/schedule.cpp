@@ -1,39 +1,67 @@
-// Tiles are chosen by counting: what is computed twice, then loads per multiply-add.
+// The model behind the tiles of the heavy kernels (schedule.h).
 #include "schedule.h"
 
 #include <algorithm>
+#include <numeric>
 
 namespace cryolite {
 
-static int covered(int n, int tile) { return (n + tile - 1) / tile * tile; }
+int ceil_div(int a, int b) { return (a + b - 1) / b; }
 
-int tile_extent(int n, int most) {
-    int best = 1;
-    for (int tile = 1; tile <= std::min(n, most); tile++)
-        if (long(covered(n, tile)) * best <= long(covered(n, best)) * best || covered(n, tile) <= covered(n, best))
-            best = tile;
-    return best;
+int largest_divisor(int n, int at_most) {
+    for (int d = std::min(n, at_most); d > 1; d--)
+        if (n % d == 0) return d;
+    return 1;
 }
 
-Tile register_tile(int pixels, int channels, int accumulators) {
-    Tile best{1, 1};
-    double best_cost = 1e30;
-    for (int x = 1; x <= std::min(pixels, accumulators); x++)
-        for (int c = 1; c <= std::min(channels, accumulators / x); c++) {
-            double computed = double(covered(pixels, x)) * covered(channels, c);
-            // Multiply-adds take half a cycle each, loads too; fewer than 8 chains wait for each other.
-            double cost = computed * (1 + double(x + c) / (x * c)) * (x * c < 8 ? 8.0 / (x * c) : 1);
-            if (cost < best_cost - 1e-9 * best_cost) {
-                best_cost = cost;
-                best = {x, c};
-            }
+int vector_width(int extent, int lanes) {
+    if (extent < 4) return extent;
+    int width = 4;
+    while (width * 2 <= std::min(extent, lanes)) width *= 2;
+    return width;
+}
+
+int Registers::accumulators() const { return std::max(1, (count >= 32 ? 24 : 12) / per_value); }
+
+double tile_cost(const TileQuery &q, Tile tile) {
+    double fmas = tile.x * tile.c;
+    // Two multiply-adds a cycle, but four cycles until an accumulator can be added to again; two loads a cycle.
+    double step = std::max({fmas / 2, 4.0, (tile.x + tile.c) / 2.0}) + 0.25 + 0.02 * (tile.x + 2 * tile.c);
+    double once = 4 + 1.5 * fmas; // loop control, initialization, store
+    double tiles = double(ceil_div(q.x, tile.x)) * ceil_div(q.c, tile.c);
+    return tiles * (step * q.steps + once) / (double(q.x) * q.c * q.steps);
+}
+
+Tile best_tile(const TileQuery &q, int accumulators) {
+    Tile best;
+    double best_cost = 0;
+    for (int x = 1; x <= std::min(q.x, accumulators); x++) {
+        if (x % q.multiple_of_x != 0 && x != q.x) continue;
+        for (int c = 1; c <= std::min({q.c, accumulators / x, q.most_c}); c++) {
+            double cost = tile_cost(q, {x, c});
+            if (best_cost == 0 || cost < best_cost) best = {x, c}, best_cost = cost;
         }
+    }
     return best;
 }
 
-int linear_grad_weight_tile(int, int k) {
-    for (int tile = std::min(k, 32); tile >= 8; tile--)
-        if (k % tile == 0) return tile;
+int cached_streams(long stride) {
+    const long way = 4096, line = 64;
+    long sets = way / std::gcd(way, std::max(stride, line));
+    return int(std::min(8 * sets, 1L << 20));
+}
+
+int linear_grad_weight_tile(int c, int k) {
+    const int worth_a_task = 4096; // weights; with 256 samples about 20 us
+    auto cost = [&](int tile) {
+        TileQuery q{.x = ceil_div(c, 16), .c = tile, .steps = 256};
+        return tile_cost(q, best_tile(q, 24));
+    };
+    double least = cost(k);
+    for (int tile = 1; tile < k; tile++)
+        if (k % tile == 0) least = std::min(least, cost(tile));
+    for (int tile = 1; tile < k; tile++)
+        if (k % tile == 0 && long(c) * tile >= worth_a_task && cost(tile) <= 1.1 * least) return tile;
     return k;
 }
 

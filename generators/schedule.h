@@ -1,21 +1,45 @@
-// What schedules share: lanes, tiles that fit the registers, dense buffers.
-#ifndef CRYOLITE_SCHEDULE_H
-#define CRYOLITE_SCHEDULE_H
+// Tile sizes of the heavy kernels, from shapes alone. No Halide here: the compiler asks for the same numbers.
+// A schedule's accumulators must all stay in vector registers; tiles are chosen by a small model of one core that does
+// two vector multiply-adds and two loads a cycle, with a latency of four.
+#pragma once
 
 namespace cryolite {
 
-// Output features per task of linear_grad_weight; divides k.
+struct Registers {
+    int count = 32;           // vector registers of the target
+    int per_value = 1;        // registers that hold one value of `lanes` samples
+    int accumulators() const; // values that may be accumulated at once without spills, at least 1
+};
+
+// A block of accumulators: x positions (pixels, blocks, vectors) that share c weights.
+struct Tile {
+    int x = 1, c = 1;
+};
+
+struct TileQuery {
+    int x, c;              // extents to cover. Tiles need not divide them: the last one overlaps the one before
+    int steps;             // multiply-adds per accumulator, which pay for its initialization and store
+    int most_c = 1 << 30;  // upper limit of Tile::c
+    int multiple_of_x = 1; // Tile::x is a multiple of it, or the whole extent
+};
+
+// The tile with the least modelled time. At least 1 x 1, at most the extents.
+Tile best_tile(const TileQuery &query, int accumulators);
+
+// Modelled cycles per useful multiply-add of one vector, for a given tile; 0.5 is the peak.
+double tile_cost(const TileQuery &query, Tile tile);
+
+// Streams `stride` bytes apart that an L1 cache of 8 ways and 4 KiB a way can hold at once.
+int cached_streams(long stride);
+
+// Rows of the weight gradient [k, c] that make one task of linear_grad_weight: a divisor of k, large enough to keep the
+// registers busy and to be worth a task, small enough to give several tasks.
 int linear_grad_weight_tile(int c, int k);
 
-// The extent of a tile along n, at most `most`, that wastes least when the last tile is shifted back to fit, and of
-// those the largest.
-int tile_extent(int n, int most);
+// Width of the vectors along a dense dimension: at most `lanes`, a power of two, or all of an extent below 4.
+int vector_width(int extent, int lanes);
 
-// Pixels times channels that one tile accumulates in registers.
-struct Tile {
-    int pixels, channels;
-};
-Tile register_tile(int pixels, int channels, int accumulators);
+int largest_divisor(int n, int at_most);
+int ceil_div(int a, int b);
 
 } // namespace cryolite
-#endif

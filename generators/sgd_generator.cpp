@@ -1,50 +1,67 @@
-// Stochastic gradient descent, in place. Contract: kernels.md; formula: PyTorch's SGD.
-#include "kernel_support.h"
+// Generator `sgd` (kernels.md): one step of stochastic gradient descent, in place if the caller passes the same
+// buffers.
+#include "lanes.h"
+
+#include <algorithm>
 
 namespace cryolite {
+using Halide::Expr, Halide::Func, Halide::TailStrategy, Halide::Tuple, Halide::Var;
 
-using namespace Halide;
-
-class SgdStep : public Generator<SgdStep> {
+class Sgd : public Halide::Generator<Sgd> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, size{"size", 1};
-    GeneratorParam<float> momentum{"momentum", 0}, weight_decay{"weight_decay", 0};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, size{"size", 1};
+    GeneratorParam<double> momentum{"momentum", 0}, weight_decay{"weight_decay", 0};
     GeneratorParam<bool> nesterov{"nesterov", false};
-    Input<Buffer<float, 1>> learning_rate{"learning_rate"}, weight{"weight"};
 
     void configure() {
+        learning_rate_ = add_input<Buffer<float, 1>>("learning_rate");
+        weight_ = add_input<Buffer<float, 1>>("weight");
         if (momentum > 0) velocity_ = add_input<Buffer<float, 1>>("velocity");
-        gradient_ = add_input<Buffer<float, 1>>("gradient");
-        // One Func for weight and velocity, so that every element is read before either is written.
-        std::vector<Type> types(momentum > 0 ? 2 : 1, Float(32));
-        updated_ = add_output<Func>("updated", types, 1);
+        grad_ = add_input<Buffer<float, 1>>("grad");
+        out_ = add_output<Func>("new", std::vector<Halide::Type>(velocity_ ? 2 : 1, Halide::Float(32)), 1);
     }
+
     void generate() {
-        Var i("i");
-        Func updated = *updated_;
-        Expr w = weight(i), g = (*gradient_)(i) + (weight_decay != 0 ? weight_decay * w : Expr(0.f)),
-             rate = learning_rate(0);
-        if (momentum > 0) {
-            Expr v = momentum * (*velocity_)(i) + g;
-            updated(i) = Tuple(w - rate * (nesterov ? g + momentum * v : v), v);
+        set_dense(*learning_rate_, {1});
+        for (auto *buffer : {weight_, velocity_, grad_})
+            if (buffer) set_dense(*buffer, {size});
+
+        Var i("i"), io("io"), ii("ii");
+        auto constant = [](double value) { return Expr(float(value)); };
+        Expr w = (*weight_)(i), g = (*grad_)(i), rate = (*learning_rate_)(0);
+        if (weight_decay != 0) g += constant(weight_decay) * w;
+        // All values of a vector are made before the first is stored: outputs may be the inputs.
+        Func next("next"), out("out");
+        if (velocity_) {
+            Func v("v");
+            v(i) = constant(momentum) * (*velocity_)(i) + g;
+            next(i) = Tuple(w - rate * (nesterov ? g + constant(momentum) * v(i) : v(i)), v(i));
+            out(i) = Tuple(next(i)[0], next(i)[1]);
         } else {
-            updated(i) = w - rate * g;
+            next(i) = w - rate * g;
+            out(i) = next(i);
         }
-        // A tail that is shifted back would update its overlap twice.
-        int vector = get_target().natural_vector_size<float>();
-        if (size >= vector) updated.vectorize(i, vector, TailStrategy::GuardWithIf);
-        set_dense(learning_rate, {1});
-        set_dense(weight, {size});
-        if (velocity_) set_dense(*velocity_, {size});
-        set_dense(*gradient_, {size});
-        for (OutputImageParam out : updated.output_buffers()) set_dense(out, {size});
+        *out_ = out;
+        bool first = true;
+        for (Halide::OutputImageParam buffer : out.output_buffers()) {
+            // Halide gives the second buffer of a Tuple the bounds of the first.
+            if (first) buffer.dim(0).set_bounds(0, size);
+            buffer.dim(0).set_stride(1);
+            first = false;
+        }
+        // No overlapping tiles: a weight must be updated once.
+        const int width = vector_width(size, natural_vector_size<float>());
+        const int unroll = size % (4 * width) ? 1 : 4;
+        out.split(i, io, ii, width * unroll, TailStrategy::GuardWithIf).vectorize(ii, width).unroll(ii);
+        next.compute_at(out, io).vectorize(i, width).unroll(i);
     }
 
 private:
-    Input<Buffer<float, 1>> *velocity_ = nullptr, *gradient_ = nullptr;
-    Output<Func> *updated_ = nullptr;
+    Halide::GeneratorInput<Buffer<float, 1>> *learning_rate_ = nullptr, *weight_ = nullptr, *velocity_ = nullptr,
+                                             *grad_ = nullptr;
+    Halide::GeneratorOutput<Func> *out_ = nullptr;
 };
 
 } // namespace cryolite
 
-HALIDE_REGISTER_GENERATOR(cryolite::SgdStep, sgd)
+HALIDE_REGISTER_GENERATOR(cryolite::Sgd, sgd)

@@ -1,38 +1,28 @@
-// x (columns, rows) -> y (rows, columns): rows of samples into lanes and back. Contract: kernels.md.
-#include "kernel_support.h"
+// Generator `transpose` (kernels.md): between rows of samples and lanes, in square tiles that stay in registers.
+#include "lanes.h"
+
+#include <algorithm>
 
 namespace cryolite {
+using Halide::Func, Halide::TailStrategy, Halide::Var;
 
-using namespace Halide;
-
-class Transpose : public Generator<Transpose> {
+class Transpose : public Halide::Generator<Transpose> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, rows{"rows", 1}, columns{"columns", 1};
-    Input<Buffer<float, 2>> input{"input"};
-    Output<Buffer<float, 2>> output{"output"};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, rows{"rows", 1}, columns{"columns", 1};
+    Input<Buffer<float, 2>> x{"x"};
+    Output<Buffer<float, 2>> y{"y"};
 
-    // Square tiles in registers: rows of x are loaded whole, and shuffled.
     void generate() {
-        int most = get_target().natural_vector_size<float>(), tr = 1, tc = 1;
-        while (tr * 2 <= std::min(most, int(rows))) tr *= 2;
-        while (tc * 2 <= std::min(most, int(columns))) tc *= 2;
-        Var i("i"), j("j"), io, ii, jo, ji;
-        Func tile("tile");
-        tile(j, i) = input(j, i);
-        output(i, j) = tile(j, i);
-        output.split(i, io, ii, tr, TailStrategy::ShiftInwards)
-            .split(j, jo, ji, tc, TailStrategy::ShiftInwards)
-            .reorder(ii, ji, io, jo)
-            .vectorize(ii)
-            .vectorize(ji);
-        tile.compute_at(output, io)
-            .store_in(MemoryType::Stack)
-            .bound_extent(j, tc)
-            .bound_extent(i, tr)
-            .vectorize(j)
-            .unroll(i);
-        set_dense(input, {columns, rows});
-        set_dense(output, {rows, columns});
+        set_dense(x, {columns, rows});
+        set_dense(y, {rows, columns});
+        Var row("row"), column("column"), ro("ro"), ri("ri"), co("co"), ci("ci");
+        Func loaded("loaded");
+        loaded(column, row) = x(column, row);
+        y(row, column) = loaded(column, row);
+        const int v = natural_vector_size<float>(), tr = vector_width(rows, v), tc = vector_width(columns, v);
+        y.split(row, ro, ri, tr, TailStrategy::ShiftInwards).split(column, co, ci, tc, TailStrategy::ShiftInwards);
+        y.reorder(ri, ci, co, ro).vectorize(ri).vectorize(ci).never_partition_all();
+        loaded.compute_at(y, co).vectorize(column).unroll(row);
     }
 };
 
