@@ -116,10 +116,10 @@ void Trainer::show(int epoch, int64_t done, const Tally &tally, double epoch_sec
 
 void Trainer::check_finite(double loss, const char *which) const {
     if (std::isfinite(loss)) return;
-    throw Failure(
-        fmt::format("the training diverged: {} is {} at step {}; the learning rate {} may be too high; nothing "
-                    "was saved",
-                    which, loss, cryo_steps(network_.get()), cryo_learning_rate(network_.get())));
+    throw Failure(fmt::format(
+        "the training diverged: {} is {} at step {}; the learning rate {} may be too high; nothing "
+        "was saved",
+        which, std::isnan(loss) ? "nan" : "infinite", cryo_steps(network_.get()), cryo_learning_rate(network_.get())));
 }
 
 } // namespace cryolite
