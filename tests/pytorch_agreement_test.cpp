@@ -30,13 +30,14 @@ const Subject subjects[] = {{"lenet", "lenet", lenet_pytorch, false},
 
 // make_fixtures.py's initialize(): seeds count the modules of nn.Sequential.
 Tensors initial_mlp() {
+    constexpr uint64_t seed = 5020; // MLP_SEED
     Tensors tensors;
     const std::pair<uint64_t, std::pair<size_t, size_t>> layers[] = {{1, {256, 784}}, {4, {256, 256}}, {7, {10, 256}}};
     for (const auto &[index, shape] : layers) {
         double bound = 1 / std::sqrt(double(shape.second));
         std::string name = std::to_string(index);
-        tensors[name + ".weight"] = deterministic(2 * index, shape.first * shape.second, bound);
-        tensors[name + ".bias"] = deterministic(2 * index + 1, shape.first, bound);
+        tensors[name + ".weight"] = deterministic(seed + 2 * index, shape.first * shape.second, bound);
+        tensors[name + ".bias"] = deterministic(seed + 2 * index + 1, shape.first, bound);
     }
     return tensors;
 }
