@@ -136,7 +136,7 @@ fails 1 "too few" "$lenet" train --data good --limit 1 "${small[@]}"
 
 # Checkpoints
 fails 1 "none.safetensors" "$lenet" eval --data good --load none.safetensors "${small[@]}"
-fails 1 "mlp" "$mlp" eval --data good --load a.safetensors "${small[@]}"
+fails 1 "another model" "$mlp" eval --data good --load a.safetensors "${small[@]}"
 head -c -1 a.safetensors >c.safetensors
 fails 1 "c.safetensors" "$lenet" eval --data good --load c.safetensors "${small[@]}"
 cp a.safetensors c.safetensors
