@@ -3,6 +3,7 @@
 
 #include "cache.h"
 #include "generators_fingerprint.h" // made by the build: hash of generators/
+#include "objects.h"
 
 #include <Halide.h>
 
@@ -38,7 +39,13 @@ std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &t
     return guarded(kernel.key(), [&] {
         TemporaryFile object(".o");
         build_module(kernel, target).compile({{Halide::OutputFileType::object, object.path()}});
-        return read_file(object.path());
+        std::vector<char> bytes = read_file(object.path());
+        // Kernels allocate nothing and call no runtime of Halide's; only checked ones report through it.
+        if (!target.checked)
+            for (const std::string &symbol : undefined_symbols(bytes, kernel.key()))
+                if (symbol.rfind("halide_", 0) == 0)
+                    throw cryolite::InternalError("kernel '" + kernel.key() + "' needs " + symbol);
+        return bytes;
     });
 }
 

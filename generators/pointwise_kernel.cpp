@@ -127,6 +127,7 @@ private:
             Func f = evaluator_.staged()[i];
             const Halide::LoopLevel level =
                 at.is_rvar ? Halide::LoopLevel(consumer, at.rvar) : Halide::LoopLevel(consumer, at.var);
+            f.bound_extent(f.args()[0], arguments_.lanes);
             f.compute_at(level).store_in(Halide::MemoryType::Stack).vectorize(f.args()[0], arguments_.lanes);
             if (f.has_update_definition()) f.update().vectorize(f.args()[0], arguments_.lanes);
         }
