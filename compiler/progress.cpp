@@ -43,14 +43,19 @@ void Progress::update(int64_t done, int64_t total, const std::string &note, doub
     if (drawn_ && done < total && now - last_ < std::chrono::milliseconds(100)) return;
     double passed = std::chrono::duration<double>(now - start_).count();
     if (remaining < 0) remaining = done > 0 ? passed / double(done) * double(total - done) : 0;
-    std::string line = fmt::format("{} {} {}/{}  {}  {} left", title_, bar_text(done, total, 24), done, total, note,
-                                   duration_text(remaining));
+    std::string rest =
+        fmt::format(" {:>3}%  {} left  {}", total > 0 ? done * 100 / total : 100, duration_text(remaining), note);
+    // The bar takes what the numbers leave.
+    int width = std::clamp(int(columns()) - int(title_.size() + rest.size()) - 4, 6, 24);
+    std::string line = title_ + " " + bar_text(done, total, width) + rest;
     line.resize(std::min(line.size(), columns() - 1));
     fmt::print(stderr, "\r{}\x1b[K", line);
     std::fflush(stderr);
     drawn_ = true;
     last_ = now;
 }
+
+void Progress::retitle(const std::string &title) { title_ = title; }
 
 void Progress::clear() {
     if (!drawn_) return;

@@ -20,6 +20,7 @@ public:
     // Draws at most ten times a second, but always what is done. remaining: seconds until everything is done, or below
     // 0 to take it from the pace of this bar.
     void update(int64_t done, int64_t total, const std::string &note, double remaining = -1);
+    void retitle(const std::string &title); // from the next update on
     void clear();
 
 private:

@@ -64,14 +64,23 @@ void expect_well_formed(const std::string &svg) {
 }
 
 TEST_F(Curves, ReadsLogs) {
-    Curve curve = read(std::string(header) + "0.5,10,2.0,0.25,,,50000,1\n1,20,1.5,0.5,1.25,0.625,50000,2\n");
-    ASSERT_EQ(curve.train_loss.size(), 2u);
+    Curve curve = read(std::string(header) + "0.5,10,2.0,0.25,,,50000,1\n1,20,1.5,0.5,1.25,0.625,50000,2\n"
+                                             "1.25,25,0.75,0.5,,,50000,3\n");
+    ASSERT_EQ(curve.train_loss.size(), 3u);
     EXPECT_EQ(curve.train_loss[0].x, 0.5);
-    EXPECT_EQ(curve.train_loss[1].y, 1.5);
-    EXPECT_EQ(curve.train_accuracy[1].y, 0.5);
+    EXPECT_EQ(curve.train_loss[0].y, 2);
+    EXPECT_EQ(curve.train_loss[1].y, 1); // 1.5 over the whole epoch, 2 over its first half
+    EXPECT_EQ(curve.train_accuracy[1].y, 0.75);
+    EXPECT_EQ(curve.train_loss[2].y, 0.75); // a new epoch
     ASSERT_EQ(curve.test_accuracy.size(), 1u);
     EXPECT_EQ(curve.test_accuracy[0].x, 1);
     EXPECT_EQ(curve.test_accuracy[0].y, 0.625);
+}
+
+TEST_F(Curves, ALogMayStartWithALaterEpoch) {
+    Curve curve = read(std::string(header) + "4.5,10,2.0,0.25,,,50000,1\n5,20,1.5,0.5,1.25,0.625,50000,2\n");
+    EXPECT_EQ(curve.train_loss[0].y, 2);
+    EXPECT_EQ(curve.train_loss[1].y, 1);
 }
 
 TEST_F(Curves, RefusesWhatIsNoLog) {

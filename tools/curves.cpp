@@ -52,12 +52,31 @@ struct Columns {
     }
 };
 
+// Turns means since the start of an epoch into means since the row before.
+class Between {
+public:
+    double next(double epoch, double mean, bool epoch_ends) {
+        if (start_ < 0)
+            start_ = last_ = std::max(0.0, std::ceil(epoch - 1e-3) - 1); // a log may go on with a later epoch
+        double sum = mean * (epoch - start_);
+        double between = epoch > last_ ? (sum - sum_) / (epoch - last_) : mean;
+        sum_ = epoch_ends ? 0 : sum;
+        last_ = epoch;
+        if (epoch_ends) start_ = epoch;
+        return between;
+    }
+
+private:
+    double start_ = -1, last_ = -1, sum_ = 0;
+};
+
 } // namespace
 
 Curve read_curve(const std::string &label, const std::string &path) {
     const std::string text = read_whole_file(path, max_log_bytes);
     Columns columns{{}, path, 1};
     Curve curve{label, {}, {}, {}};
+    Between loss, accuracy;
     size_t width = 0;
     for (std::string_view line : split(text, '\n')) {
         if (!line.empty() && line.back() == '\r') line.remove_suffix(1);
@@ -69,9 +88,12 @@ Curve read_curve(const std::string &label, const std::string &path) {
         } else if (!line.empty()) {
             if (cells.size() != width) columns.fail(fmt::format("{} cells, {} columns", cells.size(), width));
             double epoch = columns.number(cells[columns.at("epoch")]);
-            curve.train_loss.push_back({epoch, columns.number(cells[columns.at("train_loss")])});
-            curve.train_accuracy.push_back({epoch, columns.number(cells[columns.at("train_accuracy")])});
             std::string_view test = cells[columns.at("test_accuracy")];
+            auto mean = [&](Between &between, const char *name) {
+                return Point{epoch, between.next(epoch, columns.number(cells[columns.at(name)]), !test.empty())};
+            };
+            curve.train_loss.push_back(mean(loss, "train_loss"));
+            curve.train_accuracy.push_back(mean(accuracy, "train_accuracy"));
             if (!test.empty()) curve.test_accuracy.push_back({epoch, columns.number(test)});
         }
         columns.line++;

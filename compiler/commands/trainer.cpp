@@ -108,9 +108,10 @@ void Trainer::show(int epoch, int64_t done, const Tally &tally, double epoch_sec
     double pace = epoch_seconds / double(done);
     double remaining = pace * double(steps_ - done) + test_seconds_ +
                        (pace * double(steps_) + test_seconds_) * (options_.epochs - epoch);
+    bar_.retitle(fmt::format("epoch {}/{}", epoch, options_.epochs));
     bar_.update(done, steps_,
-                fmt::format("epoch {}/{}  loss {:.4f}  accuracy {:.4f}  {:.0f} images/s", epoch, options_.epochs,
-                            score.loss, score.accuracy, double(tally.samples) / epoch_seconds),
+                fmt::format("loss {:.3f}  accuracy {:.3f}  {:.0f} images/s", score.loss, score.accuracy,
+                            double(tally.samples) / epoch_seconds),
                 remaining);
 }
 
