@@ -51,18 +51,19 @@ public:
         sums_lane(l, e, g, b) = select(e < group, sum_of(0, e % group), sum_of(1, e % group));
         LaneSums lane_sums(sums_lane, v, 2 * group, {g, b});
 
-        Expr local = channel - (c % group ? min(channel / group * group, c - group) : channel / group * group);
-        Expr gi = channel / group, count = real_lanes * float(columns * rows);
-        Expr sum = lane_sums.result()(local, gi, b), squares = lane_sums.result()(group + local, gi, b);
-        Expr m2 = squares - sum * sum / count;
-        partial(s, channel, b) = mux(s, {shift(local, gi, b) + sum / count, select(is_nan(m2), m2, max(m2, 0.f))});
+        Func moments("moments");
+        Expr count = real_lanes * float(columns * rows), sum = lane_sums.result()(e, g, b) / count;
+        Expr m2 = lane_sums.result()(group + e, g, b) - sum * sum * count;
+        moments(e, g, b) = Tuple(shift(e, g, b) + sum, select(is_nan(m2), m2, max(m2, 0.f)));
+        Expr gi = channel / group, local = channel - (c % group ? min(gi * group, c - group) : gi * group);
+        partial(s, channel, b) = mux(s, {moments(local, gi, b)[0], moments(local, gi, b)[1]});
 
         Var go("go"), ci("ci");
         partial.bound(s, 0, 2).split(channel, go, ci, group, TailStrategy::GuardWithIf).reorder(s, ci, go, b);
         partial.unroll(s).unroll(ci).never_partition_all();
         near_sums.compute_at(partial, go);
         lane_sums.compute_at(partial, go);
-        shift.compute_at(partial, go).bound(e, 0, group).unroll(e);
+        for (Func f : {shift, moments}) f.compute_at(partial, go).bound(e, 0, group).vectorize(e, group);
         for (Func f : {near_lane, sums_lane}) f.compute_at(partial, go).bound(l, 0, v).vectorize(l, v).unroll(e);
         near_lane.bound(e, 0, group);
         sums_lane.bound(e, 0, 2 * group);
@@ -76,7 +77,13 @@ private:
     // Channels whose lane sums go together: several only where the planes are too small to hide them.
     int group_size(int v) const {
         const int most = registers_of(get_target(), v).count >= 32 ? 8 : 4;
-        return int(h) * int(w) > 4 ? 1 : std::min<int>(c, most);
+        return int(h) * int(w) > 256 ? 1 : power(c, most);
+    }
+
+    static int power(int extent, int most) {
+        int result = 1;
+        while (result * 2 <= std::min(extent, most)) result *= 2;
+        return result;
     }
 
     static Expr over(int count, const std::function<Expr(int)> &term) {

@@ -25,6 +25,9 @@ struct ConvVars {
 
 Expr within(const Expr &i, int extent) { return i >= 0 && i < extent; }
 
+// Tells loop partitioning that most tiles lie inside.
+Expr inner_clamp(const Expr &i, int extent) { return clamp(likely(i), 0, extent - 1); }
+
 // y = bias + sum over r, s, c of x * weight. Rows outside the image are skipped by the reduction domain; columns
 // outside are selects whose conditions are constants in the first, steady and last tiles that loop partitioning makes.
 template <class X, class Weight> struct Forward {
@@ -38,8 +41,8 @@ template <class X, class Weight> struct Forward {
         Expr value;
         if (q.padding) {
             d.where(within(row, q.h));
-            value = select(likely(column >= 0) && likely(column < q.w),
-                           x(v.l, clamp(column, 0, q.w - 1), clamp(row, 0, q.h - 1), d.z, v.b), 0.f);
+            value = select(within(column, q.w),
+                           likely(x(v.l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), d.z, v.b)), 0.f);
         } else {
             value = x(v.l, column, row, d.z, v.b);
         }
@@ -49,38 +52,52 @@ template <class X, class Weight> struct Forward {
     }
 };
 
-// dx = sum over r, s, k of dy * weight where the tap falls on an output pixel. With x tiles that start at a multiple of
-// the stride, which taps those are is known when the code is made: no multiply-add is wasted on a zero.
+// dx = sum over k, r, s of dy * weight, scattered into a tile of `width` columns: each output pixel that touches the
+// tile is loaded once and added to the columns under its window. Pixels and window columns are unrolled, so which of
+// them meet the tile is known when the code is made: no multiply-add is wasted, whatever the stride.
 template <class Dy, class Weight> struct GradInput {
     ConvVars v;
+    Var tile{"tile"}; // the x of `sum` counts from the tile's first column
     Func sum{"sum"}, dx{"dx"};
-    RDom d;
+    RDom d; // output pixel, window column, output channel, window row
 
-    GradInput(const ConvShape &q, Dy &dy, Weight &weight) : d(0, q.s, 0, q.r, 0, q.k) {
+    // `width` is a multiple of the stride, unless there is one tile.
+    GradInput(const ConvShape &q, Dy &dy, Weight &weight, int width) {
         const int wo = q.wo(), ho = q.ho();
-        Expr row = v.y + q.padding - d.y, column = v.x + q.padding - d.x;
-        d.where(row % q.stride == 0 && within(row, (ho - 1) * q.stride + 1));
-        Expr hit = likely(column >= 0) && likely(column <= (wo - 1) * q.stride);
-        if (q.stride > 1) hit = column % q.stride == 0 && hit;
-        Expr value = dy(v.l, clamp(column / q.stride, 0, wo - 1), clamp(row / q.stride, 0, ho - 1), d.z, v.b);
-        sum(v.l, v.x, v.y, v.c, v.b) = nothing();
-        sum(v.l, v.x, v.y, v.c, v.b) += select(hit, value * weight(d.x, d.y, v.c, d.z), 0.f);
-        dx(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+        const int first = ceil_div(std::max(0, q.padding - (q.s - 1)), q.stride);
+        const int before = std::max(0, (q.s - 1 - q.padding) / q.stride), start = first > 0 ? first : -before;
+        const int stop = (width - 1 + q.padding) / q.stride;
+        d = RDom(start, stop - start + 1, 0, q.s, 0, q.k, 0, q.r);
+        Expr x = d[0] * q.stride + d[1] - q.padding, row = v.y + q.padding - d[3];
+        d.where(within(x, width) && row % q.stride == 0 && within(row, (ho - 1) * q.stride + 1));
+        Expr pixel = tile * (width / q.stride) + d[0];
+        Expr value = select(within(pixel, wo),
+                            likely(dy(v.l, inner_clamp(pixel, wo), clamp(row / q.stride, 0, ho - 1), d[2], v.b)), 0.f);
+        sum(v.l, v.x, tile, v.y, v.c, v.b) = nothing();
+        sum(v.l, clamp(x, 0, width - 1), tile, v.y, v.c, v.b) += value * weight(d[1], d[3], v.c, d[2]);
+        dx(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x % width, v.x / width, v.y, v.c, v.b);
+    }
+
+    void schedule(Tile t, int lanes, int tiles) {
+        Var xo("xo"), xi("xi"), co("co"), ci("ci");
+        dx.split(v.x, xo, xi, t.x, TailStrategy::GuardWithIf).split(v.c, co, ci, t.c, TailStrategy::ShiftInwards);
+        dx.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci).never_partition_all();
+        if (tiles > 1) dx.partition(xo, Halide::Partition::Auto);
+        sum.compute_at(dx, co).bound(v.x, 0, t.x).vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+        sum.update().reorder(v.l, v.c, d[0], d[1], d[2], d[3]).vectorize(v.l, lanes);
+        sum.update().unroll(v.c).unroll(d[0]).unroll(d[1]).never_partition_all();
     }
 };
 
 // Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the tile's
 // input stays in L1 while the weights pass. Tiles that do not divide overlap.
-void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile tile, int lanes, int window, int tiles_x,
-                    bool unroll_tiles_x) {
+void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile tile, int lanes, int window,
+                    int tiles_x) {
     Var xo("xo"), xi("xi"), co("co"), ci("ci");
     out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards).split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
     out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
     out.never_partition_all();
-    if (unroll_tiles_x)
-        out.unroll(xo);
-    else if (tiles_x > 1)
-        out.partition(xo, Halide::Partition::Auto);
+    if (tiles_x > 1) out.partition(xo, Halide::Partition::Auto);
     sum.compute_at(out, co).vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
     const bool unroll = window * tile.x * tile.c <= most_unrolled_fmas;
     sum.update().reorder(v.l, v.x, v.c, d.x, d.z, d.y).vectorize(v.l, lanes).unroll(v.x).unroll(v.c);
@@ -136,9 +153,14 @@ public:
         y = conv.y;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
-        Tile tile = best_tile(
-            {.x = q.wo(), .c = q.k, .steps = q.c * q.r * q.s, .most_c = cached_streams(weight_stride)}, accumulators());
-        schedule_tiles(conv.y, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, ceil_div(q.wo(), tile.x), false);
+        Tile tile = best_tile({.x = q.wo(),
+                               .c = q.k,
+                               .steps = q.c * q.r * q.s,
+                               .most_c = cached_streams(weight_stride),
+                               .x_cycles = 0.15,
+                               .c_cycles = 0.05},
+                              accumulators());
+        schedule_tiles(conv.y, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, ceil_div(q.wo(), tile.x));
     }
 
 private:
@@ -155,16 +177,18 @@ public:
         const ConvShape q = shape();
         set_output(dy, q);
         set_weight(weight, q);
-        GradInput conv(q, dy, weight);
+        // Columns that no window reaches (a stride above the window) cost no register and no time.
+        const int reached = std::max(1, std::min(q.stride, q.s));
+        const int taps = std::max(1, q.k * ceil_div(q.r, q.stride) * ceil_div(q.s, q.stride));
+        const int budget =
+            std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
+        // Weights wait in registers for the next pixel; pixels pass.
+        const Tile tile = best_tile(
+            {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2}, budget);
+        GradInput conv(q, dy, weight, tile.x);
         dx = conv.dx;
         set_input(dx, q);
-        const int taps = std::max(1, q.k * q.r * q.s / (q.stride * q.stride));
-        Tile tile = best_tile({.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride}, accumulators());
-        // When the stride does not divide the width, overlapping tiles start anywhere: with the tiles unrolled, the
-        // places are constants again.
-        const int tiles_x = ceil_div(q.w, tile.x);
-        const bool unroll_tiles = q.stride > 1 && q.w % q.stride && tiles_x > 1 && q.w <= 64;
-        schedule_tiles(conv.dx, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, tiles_x, unroll_tiles);
+        conv.schedule(tile, q.lanes, ceil_div(q.w, tile.x));
     }
 };
 
@@ -193,13 +217,14 @@ public:
         Expr input_channel = base(co, t.c, q.c) + e / t.s % t.c, output_channel = base(ko, t.k, q.k) + e / (t.s * t.c);
         Expr value;
         if (q.padding) {
-            Expr inside = likely(column >= 0) && likely(column < q.w);
+            Expr inside = within(column, q.w);
             // A domain of one row would be folded into the bounds of r.
             if (q.ho() > 1)
                 d.where(within(row, q.h));
             else
                 inside = within(row, q.h) && inside;
-            value = select(inside, x(l, clamp(column, 0, q.w - 1), clamp(row, 0, q.h - 1), input_channel, d.z), 0.f);
+            value =
+                select(inside, likely(x(l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), input_channel, d.z)), 0.f);
         } else {
             value = x(l, column, row, input_channel, d.z);
         }
@@ -230,7 +255,8 @@ private:
                     // In terms of the model: s * c vectors of x, k of dy. Window columns share vectors of x over time.
                     double waste = double(ceil_div(q.s, s) * s) / q.s * (ceil_div(q.c, c) * c) / q.c;
                     TileQuery query{.x = s * c, .c = q.k, .steps = steps};
-                    double odd = s * c * k % 8 ? 1.02 : 1; // the lane sums then take narrower vectors
+                    double odd = s * c * k % 4 ? 1.02 : 1; // the lane sums then take narrower vectors
+                    if (s < q.s) odd *= 1.03;              // vectors of x are loaded again for the other columns
                     double cost = tile_cost(query, {s * c, k}) * waste * odd;
                     if (best_cost == 0 || cost < best_cost) best = {s, c, k}, best_cost = cost;
                 }

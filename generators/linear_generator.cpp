@@ -96,9 +96,9 @@ public:
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), columns = tile ? int(tile) : int(k);
         set_dense(xt, {c, v, 0});
-        set_dense(dy, {v, columns, 0});
+        set_dense(dy, {v, columns, 0}, true);
         dy.dim(2).set_stride(v * k);
-        set_dense(dw, {c, columns});
+        set_dense(dw, {c, columns}, true);
         Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
         Func sum("sum");
         RDom d(0, v, 0, (batch + v - 1) / v);
@@ -108,10 +108,9 @@ public:
 
         const int width = vector_width(c, natural_vector_size<float>());
         const int vectors = std::max(1, c / width);
-        const int most = registers_of(get_target(), width).accumulators();
-        Tile t = best_tile({.x = vectors, .c = columns, .steps = 256}, most);
-        if (c % width) // the overlapping last vector counts as one more
-            t = best_tile({.x = vectors + 1, .c = columns, .steps = 256}, most);
+        // The last vector overlaps the one before when the width does not divide.
+        Tile t = best_tile({.x = ceil_div(c, width), .c = columns, .steps = 256, .x_cycles = grad_weight_x_cycles},
+                           registers_of(get_target(), width).accumulators());
         t.x = std::min(t.x, vectors);
         dw.split(i, io, ii, width * t.x, TailStrategy::ShiftInwards).split(o, oo, oi, t.c, TailStrategy::ShiftInwards);
         dw.reorder(ii, oi, oo, io).vectorize(ii, width).unroll(ii).unroll(oi).never_partition_all();

@@ -26,7 +26,7 @@ int Registers::accumulators() const { return std::max(1, (count >= 32 ? 24 : 12)
 double tile_cost(const TileQuery &q, Tile tile) {
     double fmas = tile.x * tile.c;
     // Two multiply-adds a cycle, but four cycles until an accumulator can be added to again; two loads a cycle.
-    double step = std::max({fmas / 2, 4.0, (tile.x + tile.c) / 2.0}) + 0.25 + 0.02 * (tile.x + 2 * tile.c);
+    double step = std::max({fmas / 2, 4.0, (tile.x + tile.c) / 2.0}) + 0.25 + q.x_cycles * tile.x + q.c_cycles * tile.c;
     double once = 4 + 1.5 * fmas; // loop control, initialization, store
     double tiles = double(ceil_div(q.x, tile.x)) * ceil_div(q.c, tile.c);
     return tiles * (step * q.steps + once) / (double(q.x) * q.c * q.steps);
@@ -54,7 +54,7 @@ int cached_streams(long stride) {
 int linear_grad_weight_tile(int c, int k) {
     const int worth_a_task = 4096; // weights; with 256 samples about 20 us
     auto cost = [&](int tile) {
-        TileQuery q{.x = ceil_div(c, 16), .c = tile, .steps = 256};
+        TileQuery q{.x = ceil_div(c, 16), .c = tile, .steps = 256, .x_cycles = grad_weight_x_cycles};
         return tile_cost(q, best_tile(q, 24));
     };
     double least = cost(k);

@@ -17,10 +17,12 @@ struct Tile {
 };
 
 struct TileQuery {
-    int x, c;              // extents to cover. Tiles need not divide them: the last one overlaps the one before
+    int x, c;              // extents to cover. Tiles need not divide them
     int steps;             // multiply-adds per accumulator, which pay for its initialization and store
     int most_c = 1 << 30;  // upper limit of Tile::c
     int multiple_of_x = 1; // Tile::x is a multiple of it, or the whole extent
+    // Extra cycles a step for each x and c of the tile: registers that values wait in, loads from beyond L1.
+    double x_cycles = 0.02, c_cycles = 0.04;
 };
 
 // The tile with the least modelled time. At least 1 x 1, at most the extents.
@@ -31,6 +33,9 @@ double tile_cost(const TileQuery &query, Tile tile);
 
 // Streams `stride` bytes apart that an L1 cache of 8 ways and 4 KiB a way can hold at once.
 int cached_streams(long stride);
+
+// Extra cycles of linear_grad_weight for each vector of x: they come from L2, in rows a page apart.
+constexpr double grad_weight_x_cycles = 0.5;
 
 // Rows of the weight gradient [k, c] that make one task of linear_grad_weight: a divisor of k, large enough to keep the
 // registers busy and to be worth a task, small enough to give several tasks.

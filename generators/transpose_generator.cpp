@@ -1,4 +1,4 @@
-// Generator `transpose` (kernels.md): between rows of samples and lanes, in square tiles that stay in registers.
+// Generator `transpose` (kernels.md): between rows of samples and lanes, in tiles that stay in registers.
 #include "lanes.h"
 
 #include <algorithm>
@@ -16,13 +16,32 @@ public:
         set_dense(x, {columns, rows});
         set_dense(y, {rows, columns});
         Var row("row"), column("column"), ro("ro"), ri("ri"), co("co"), ci("ci");
-        Func loaded("loaded");
-        loaded(column, row) = x(column, row);
-        y(row, column) = loaded(column, row);
-        const int v = natural_vector_size<float>(), tr = vector_width(rows, v), tc = vector_width(columns, v);
+        // The tile is transposed where its vectors lie one after the other: in y, or else in x. Tiles of 16 x 8 keep
+        // the shuffles within two registers: 160-175 GB/s in cache on Zen 5 for 16 x 784, 784 x 16 and 120 x 16; square
+        // tiles give 36-94.
+        const int v = natural_vector_size<float>();
+        int tr = vector_width(rows, v), tc = vector_width(columns, v);
+        const bool dense_y = tr == rows || tc != columns;
+        int &other = dense_y ? tc : tr;
+        other = std::min(other, 8);
+        Func tile("tile");
+        if (dense_y) {
+            tile(column, row) = x(column, row);
+            y(row, column) = tile(column, row);
+        } else {
+            tile(row, column) = x(column, row);
+            y(row, column) = tile(row, column);
+        }
         y.split(row, ro, ri, tr, TailStrategy::ShiftInwards).split(column, co, ci, tc, TailStrategy::ShiftInwards);
-        y.reorder(ri, ci, co, ro).vectorize(ri).vectorize(ci).never_partition_all();
-        loaded.compute_at(y, co).vectorize(column).unroll(row);
+        y.reorder(ri, ci, co, ro).vectorize(ri).never_partition_all();
+        tile.compute_at(y, co);
+        if (dense_y) {
+            y.vectorize(ci);
+            tile.vectorize(column).unroll(row);
+        } else {
+            y.unroll(ci);
+            tile.vectorize(row).vectorize(column);
+        }
     }
 };
 
