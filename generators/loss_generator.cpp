@@ -19,7 +19,6 @@ template <class Buffer> void set_shape(Buffer &&buffer, const std::vector<int> &
         buffer.dim(d++).set_bounds(0, extent).set_stride(stride);
         stride *= extent;
     }
-    buffer.set_host_alignment(64);
 }
 
 // exp(x - max) and its sum over the c classes, per sample.

@@ -72,7 +72,6 @@ private:
             dimension.set_stride(stride);
             stride *= extent;
         }
-        buffer.set_host_alignment(64);
     }
 
     Program program_;
