@@ -1,5 +1,9 @@
 // Generators `conv2d`, `conv2d_grad_input` and `conv2d_grad_weight` (kernels.md): direct convolution with one sample a
 // vector lane, so that every channel count, window and stride fills the vectors.
+// Share of the FMA peak of one Zen 5 core (AVX-512, minima; bench/kernel_bench): forward, input, weight gradient
+//   5x5 1 -> 6 @ 28: 98%, 85%, 98%.   5x5 6 -> 16 @ 12: 100%, 100%, 91%.   1x1 stride 2 64 -> 128 @ 16: 78%, 65%, 57%
+//   3x3 64 -> 64 @ 32 padded: 101%, 102%, 98%.   3x3 stride 2 64 -> 128 @ 16 padded: 107%, 103%, 96%
+// Above 100%: products with the padding count, but are not computed.
 #include "lanes.h"
 
 #include <algorithm>
