@@ -4,7 +4,6 @@
 namespace cryolite {
 
 Graph lower(const Graph &graph, const PassContext &context) {
-
     Rewriter rewriter(graph);
     for (const Node &node : graph.nodes) {
         if (node.op->lower)

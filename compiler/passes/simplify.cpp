@@ -2,6 +2,7 @@
 #include "../passes.h"
 
 #include <algorithm>
+#include <cmath>
 #include <tuple>
 
 namespace cryolite {
@@ -23,9 +24,12 @@ Graph drop_dead(const Graph &graph) {
     return std::move(rewriter.to);
 }
 
+static bool is_constant(const Graph &graph, ValueId v) { return graph.producer(v).op == find_op("constant"); }
+
 static bool is_number(const Graph &graph, ValueId v, double number) {
-    const Node &node = graph.producer(v);
-    return node.op == find_op("constant") && node.attrs.number("value") == number;
+    if (!is_constant(graph, v)) return false;
+    double value = graph.producer(v).attrs.number("value");
+    return value == number && std::signbit(value) == std::signbit(number);
 }
 
 // The value that the node's result equals, or no_value. x + 0 is left alone: it turns -0 into 0.
@@ -53,42 +57,78 @@ static bool sums_batch(const Graph &graph, const Node &node) {
     return true;
 }
 
-Graph simplify(const Graph &graph, const PassContext &) {
-    Rewriter rewriter(graph);
-    std::map<std::tuple<const OpDef *, std::vector<ValueId>, std::map<std::string, Attr>>, std::vector<ValueId>> known;
-    for (const Node &node : graph.nodes) {
+namespace {
+
+struct Simplifier {
+    const Graph &graph;
+    Rewriter rewriter;
+    using Key = std::tuple<const OpDef *, std::vector<ValueId>, std::map<std::string, Attr>>;
+    std::map<Key, std::vector<ValueId>> known; // results of what has been made
+
+    explicit Simplifier(const Graph &from) : graph(from), rewriter(from) {}
+
+    const std::vector<ValueId> &make(const std::string &op, const std::vector<ValueId> &inputs, const Attrs &attrs,
+                                     const Node &origin) {
+        auto [place, is_new] = known.try_emplace({find_op(op), inputs, attrs.map});
+        if (is_new) place->second = rewriter.to.add(op, inputs, attrs, origin.layer, origin.source);
+        return place->second;
+    }
+    ValueId number(double value, const Node &origin) { return make("constant", {}, {{"value", value}}, origin)[0]; }
+
+    // Arithmetic on numbers alone.
+    ValueId fold(const Node &node, const std::vector<ValueId> &inputs, const Shape &shape) {
+        if (!node.op->statement || !node.op->reference || inputs.empty() || shape.rank() > 0) return no_value;
+        std::vector<Tensor> numbers;
+        std::vector<const Tensor *> from;
+        for (ValueId v : inputs) {
+            if (!is_constant(rewriter.to, v)) return no_value;
+            numbers.push_back({{}, {rewriter.to.producer(v).attrs.number("value")}});
+        }
+        for (const Tensor &tensor : numbers) from.push_back(&tensor);
+        Tensor result{{}, {0.0}};
+        node.op->reference(graph, node, from, {&result});
+        // Programs have no literals for the others.
+        return std::isfinite(result.data[0]) ? number(result.data[0], node) : no_value;
+    }
+
+    // The value of a node's only result in simpler terms, or no_value.
+    ValueId simpler(const Node &node, const std::vector<ValueId> &inputs, const Shape &shape) {
+        const Attrs as_shape{{"shape", shape.dims}};
+        if (sums_batch(graph, node) && graph.producer(node.inputs[0]).op->zero_batch_sum)
+            return make("broadcast", {number(0, node)}, as_shape, node)[0];
+        if (ValueId same = identity(rewriter.to, node, inputs, shape); same != no_value) return same;
+        if (ValueId folded = fold(node, inputs, shape); folded != no_value) return folded;
+        if (!node.op->alias) return no_value;
+        // A number has no storage to alias; repeated to a shape, it has.
+        if (is_constant(rewriter.to, inputs[0])) return make("broadcast", inputs, as_shape, node)[0];
+        const Node &source = rewriter.to.producer(inputs[0]);
+        if (source.op != node.op) return no_value;
+        ValueId origin = source.inputs[0];
+        return rewriter.to.shape(origin) == shape ? origin : make(node.op->name, {origin}, node.attrs, node)[0];
+    }
+
+    void visit(const Node &node) {
         std::vector<ValueId> inputs = rewriter.inputs(node);
         if (is_effect(node)) {
             rewriter.copy(node);
-            continue;
-        }
-        if (sums_batch(graph, node) && graph.producer(node.inputs[0]).op->zero_batch_sum) {
-            ValueId zero = rewriter.to.add1("constant", {}, {{"value", 0.0}}, node.layer);
-            rewriter.bind(
-                node.outputs[0],
-                rewriter.to.add1("broadcast", {zero}, {{"shape", graph.shape(node.outputs[0]).dims}}, node.layer));
-            continue;
+            return;
         }
         if (node.outputs.size() == 1)
-            if (ValueId same = identity(rewriter.to, node, inputs, graph.shape(node.outputs[0])); same != no_value) {
-                rewriter.bind(node.outputs[0], same);
-                continue;
+            if (ValueId value = simpler(node, inputs, graph.shape(node.outputs[0])); value != no_value) {
+                rewriter.bind(node.outputs[0], value);
+                return;
             }
-        // A number has no storage to alias; repeated to a shape, it has.
-        if (node.op->alias && rewriter.to.producer(inputs[0]).op == find_op("constant")) {
-            Attrs attrs{{"shape", graph.shape(node.outputs[0]).dims}};
-            rewriter.bind(node.outputs[0], rewriter.to.add1("broadcast", inputs, attrs, node.layer, node.source));
-            continue;
-        }
-        auto [place, is_new] = known.try_emplace({node.op, inputs, node.attrs.map});
-        if (is_new) {
-            rewriter.copy(node);
-            for (ValueId v : node.outputs) place->second.push_back(rewriter.map[size_t(v)]);
-        } else {
-            for (size_t i = 0; i < node.outputs.size(); i++) rewriter.bind(node.outputs[i], place->second[i]);
-        }
+        const std::vector<ValueId> &results = make(node.op->name, inputs, node.attrs, node);
+        for (size_t i = 0; i < results.size(); i++) rewriter.bind(node.outputs[i], results[i]);
     }
-    return drop_dead(rewriter.to);
+};
+
+} // namespace
+
+Graph simplify(const Graph &graph, const PassContext &) {
+    Simplifier simplifier(graph);
+    for (const Node &node : graph.nodes) simplifier.visit(node);
+    return drop_dead(simplifier.rewriter.to);
 }
 
 } // namespace cryolite
