@@ -1,6 +1,8 @@
 // Evaluates a graph node by node. Ops of the grammar read the inputs here; all others have a reference.
 #include "interpret.h"
 
+#include <algorithm>
+
 namespace cryolite {
 
 namespace {
@@ -18,17 +20,39 @@ struct Interpreter {
         throw InternalError("the interpreter: " + message + " in: " + print(graph, node));
     }
 
+    int64_t blocks() const { return inputs.lanes > 0 ? (inputs.batch + inputs.lanes - 1) / inputs.lanes : 0; }
+    int64_t samples() const { return inputs.lanes > 0 ? blocks() * inputs.lanes : inputs.batch; }
+
     // Zeros of a result's shape, the batch resolved.
     void shape_result(const Node &node, ValueId v) {
         Tensor &tensor = values[size_t(v)];
         tensor.shape = graph.shape(v).dims;
+        tensor.batch = inputs.batch;
+        tensor.lanes = inputs.lanes;
         if (graph.shape(v).batched())
-            tensor.shape[0] = inputs.batch;
+            tensor.shape[0] = samples();
         else if (graph.shape(v).per_block())
-            fail(node, "blocks are not known before lower,");
+            tensor.shape[0] = blocks();
+        if (!tensor.shape.empty() && tensor.shape[0] == 0) fail(node, "lanes are needed");
         int64_t elements = 1;
         for (int64_t extent : tensor.shape) elements *= extent;
         tensor.data.assign(size_t(elements), 0.0);
+    }
+
+    // Values of the batch's samples, padding left zero.
+    void take_samples(const Node &node, const std::vector<double> &data) {
+        Tensor &tensor = values[size_t(node.outputs[0])];
+        int64_t expected = tensor.elements() / samples() * inputs.batch;
+        if (int64_t(data.size()) != expected)
+            fail(node, std::to_string(data.size()) + " values are given for " + std::to_string(expected));
+        std::copy(data.begin(), data.end(), tensor.data.begin());
+    }
+
+    // The batch's samples of a result.
+    std::vector<double> given(ValueId v) const {
+        std::vector<double> data = values[size_t(v)].data;
+        if (graph.shape(v).per_block()) data.resize(data.size() / size_t(samples()) * size_t(inputs.batch));
+        return data;
     }
 
     void take(const Node &node, const std::vector<double> &data) {
@@ -63,14 +87,14 @@ struct Interpreter {
         if (op == "batch_size") return is_scalar(double(inputs.batch));
         if (op == "learning_rate") return is_scalar(inputs.learning_rate);
         if (op == "step") return is_scalar(inputs.step);
-        if (op == "input")
-            take(node, inputs.images);
+        if (op == "input" || op == "input_rows")
+            take_samples(node, inputs.images);
         else if (op == "label")
-            take(node, inputs.labels);
+            take_samples(node, inputs.labels);
         else if (op == "parameter" || op == "state")
             take_stored(node);
         else if (op == "output")
-            result.outputs[node.attrs.string("name")] = values[size_t(node.inputs[0])].data;
+            result.outputs[node.attrs.string("name")] = given(node.inputs[0]);
         else if (op == "gradient")
             result.gradients[stored_name(node)] = values[size_t(node.inputs[1])].data;
         else if (op == "assign")
@@ -89,6 +113,14 @@ struct Interpreter {
         for (ValueId v : node.inputs) from.push_back(&values[size_t(v)]);
         for (ValueId v : node.outputs) to.push_back(&values[size_t(v)]);
         node.op->reference(graph, node, from, to);
+        if (node.op->padding == Padding::garbage && inputs.padding)
+            for (ValueId v : node.outputs)
+                if (graph.shape(v).batched()) fill_padding(values[size_t(v)], *inputs.padding);
+    }
+
+    void fill_padding(Tensor &tensor, double value) const {
+        int64_t real = tensor.elements() / samples() * inputs.batch;
+        std::fill(tensor.data.begin() + real, tensor.data.end(), value);
     }
 };
 

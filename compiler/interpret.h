@@ -1,5 +1,5 @@
-// The reference interpreter: evaluates a graph in float64 by OpDef::reference. What every pass before lower, and every
-// gradient, is compared with.
+// The reference interpreter: evaluates a graph in float64 by OpDef::reference. What every pass before fuse, and every
+// gradient, is compared with. A lowered graph works on whole blocks, with padding lanes, as its kernels will.
 #ifndef CRYOLITE_INTERPRET_H
 #define CRYOLITE_INTERPRET_H
 
@@ -16,6 +16,10 @@ struct InterpreterInputs {
     TensorMap stored;           // parameters and states by name; a constant's initial value where there is none
     double learning_rate = 0;
     double step = 0;
+    int64_t lanes = 0; // of a lowered graph
+    // Lowered: what padding lanes of results hold that may hold anything finite; empty: what the op makes of its
+    // inputs.
+    std::optional<double> padding = std::nullopt;
 };
 
 struct Interpreted {
@@ -24,7 +28,7 @@ struct Interpreted {
     TensorMap assigned;  // by state: its value after the step
 };
 
-// graph: after select_mode and before lower. Throws InternalError that prints the node for an op without a reference,
+// graph: after select_mode and before fuse. Throws InternalError that prints the node for an op without a reference,
 // for a value that inputs lack, and for one of another size.
 Interpreted interpret(const Graph &graph, const InterpreterInputs &inputs);
 

@@ -14,6 +14,8 @@ namespace cryolite {
 struct Tensor {
     std::vector<int64_t> shape;
     std::vector<double> data;
+    int64_t batch = 0, lanes = 0; // samples of the batch; of a block, once lowered: batched tensors then have whole
+                                  // blocks of samples, those from batch on are padding
     int64_t elements() const { return int64_t(data.size()); }
 };
 

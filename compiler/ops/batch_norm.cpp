@@ -1,6 +1,7 @@
 // Batch normalization over [n] or [n, h, w], per channel. In train mode statistics of the batch, else running ones.
 #include "common.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace cryolite {
@@ -138,7 +139,12 @@ static Kernel stats_merge_kernel(const Graph &g, const Node &n, const KernelCont
                      {.kind = KernelArg::output, .index = 0, .extents = {c}},
                      {.kind = KernelArg::output, .index = 1, .extents = {c}}}};
 }
-static std::vector<ValueType> infer_grad(const Graph &g, const Node &n) { return {g.type(n.inputs[1])}; }
+static std::vector<ValueType> infer_grad(const Graph &g, const Node &n) {
+    if (g.shape(n.inputs[0]) != g.shape(n.inputs[1]))
+        compile_error(n, "the gradient " + g.shape(n.inputs[0]).text() + " is not of the input " +
+                             g.shape(n.inputs[1]).text());
+    return {g.type(n.inputs[1])};
+}
 
 static int64_t channel_of(const Tensor &x, int64_t i) {
     int64_t plane = x.shape.size() == 4 ? x.shape[2] * x.shape[3] : 1;
@@ -152,6 +158,38 @@ static void stats_reference(const Graph &, const Node &, const Inputs &in, const
     for (int64_t i = 0; i < x.elements(); i++) {
         double d = x.data[size_t(i)] - out[0]->data[size_t(channel_of(x, i))];
         out[1]->data[size_t(channel_of(x, i))] += d * d / m;
+    }
+}
+static void stats_partial_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    const Tensor &x = *in[0];
+    int64_t c = x.shape[1], lanes = x.lanes, per_sample = x.elements() / x.shape[0];
+    for (int64_t block = 0; block < out[0]->shape[0]; block++) {
+        int64_t valid = std::min(lanes, x.batch - block * lanes);
+        double count = double(valid * per_sample / c), *moments = &out[0]->data[size_t(block * c * 2)];
+        std::fill(moments, moments + c * 2, 0.0);
+        auto each = [&](auto f) {
+            for (int64_t i = block * lanes * per_sample, end = i + valid * per_sample; i < end; i++)
+                f(moments + channel_of(x, i) * 2, x.data[size_t(i)]);
+        };
+        each([&](double *m, double value) { m[0] += value / count; });
+        each([&](double *m, double value) { m[1] += (value - m[0]) * (value - m[0]); });
+    }
+}
+static void stats_merge_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    const Tensor &partial = *in[0];
+    int64_t c = partial.shape[1];
+    for (int64_t j = 0; j < c; j++) {
+        double count = 0, mean = 0, squares = 0;
+        for (int64_t block = 0; block < partial.shape[0]; block++) {
+            const double *moments = &partial.data[size_t((block * c + j) * 2)];
+            int64_t valid = std::min(partial.lanes, partial.batch - block * partial.lanes);
+            double more = double(valid * n.attrs.integer("count")), d = moments[0] - mean;
+            squares += moments[1] + d * d * count * more / (count + more);
+            mean += d * more / (count + more);
+            count += more;
+        }
+        out[0]->data[size_t(j)] = mean;
+        out[1]->data[size_t(j)] = squares / count;
     }
 }
 static void train_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
@@ -209,12 +247,14 @@ const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .min_inputs = 1,
                                       .max_inputs = 1,
                                       .infer = infer_stats_partial,
-                                      .kernel = stats_kernel};
+                                      .kernel = stats_kernel,
+                                      .reference = stats_partial_reference};
 const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .summary = "Chan's merge of the blocks",
                                     .min_inputs = 1,
                                     .max_inputs = 1,
                                     .infer = infer_stats_merge,
-                                    .kernel = stats_merge_kernel};
+                                    .kernel = stats_merge_kernel,
+                                    .reference = stats_merge_reference};
 
 } // namespace cryolite

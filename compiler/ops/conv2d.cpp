@@ -26,7 +26,9 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     if (w.rank() != 4 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
     if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
         compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
-    int64_t padding = n.attrs.integer("padding");
+    int64_t padding = n.attrs.integer("padding"), stride = n.attrs.integer("stride");
+    if (stride < 1 || padding < 0)
+        compile_error(n, "stride " + text(stride) + ", padding " + text(padding) + " are no stride and no padding");
     if (w[2] > x[2] + 2 * padding || w[3] > x[3] + 2 * padding)
         compile_error(n, "window " + w.text() + " does not fit the padded input " + x.text());
     return {{Shape{Shape::batch, w[0], out_extent(x[2], w[2], n), out_extent(x[3], w[3], n)}, Type::f32}};
@@ -95,6 +97,16 @@ static void weight_reference(const Graph &, const Node &node, const Inputs &in, 
              [&](size_t x, size_t w, size_t o) { out[0]->data[w] += in[0]->data[x] * in[1]->data[o]; });
 }
 
+static void partial_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    std::vector<int64_t> w(out[0]->shape.begin() + 1, out[0]->shape.end()); // of one block
+    size_t weights = out[0]->data.size() / size_t(out[0]->shape[0]);
+    size_t outputs = in[1]->data.size() / size_t(out[0]->shape[0]);
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    each_tap(node, in[0]->shape, w, in[1]->shape, [&](size_t x, size_t w, size_t o) {
+        out[0]->data[o / outputs * weights + w] += in[0]->data[x] * in[1]->data[o];
+    });
+}
+
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
     return {{Shape{Shape::batch, g.shape(n.inputs[1])[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
 }
@@ -157,6 +169,7 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .max_inputs = 2,
                                              .infer = infer_weight_partial,
                                              .kernel = kernel_weight,
-                                             .masked_input = 1};
+                                             .masked_input = 1,
+                                             .reference = partial_reference};
 
 } // namespace cryolite

@@ -1,6 +1,8 @@
 // Elementwise ops: unary maths, broadcasting arithmetic, broadcast, mask, uniform numbers.
 #include "common.h"
 
+#include <algorithm>
+#include <bit>
 #include <cmath>
 
 namespace cryolite {
@@ -65,14 +67,19 @@ static Ids div_gradient(Graph &g, const Node &n, const Ids &dy) {
     ValueId da = div(g, dy[0], n.inputs[1], n);
     return fit(g, n, da, neg(g, mul(g, da, n.outputs[0], n), n));
 }
+// 1 where a > b, 0 where a < b, a half where they are equal, as PyTorch's.
+static ValueId share_of_larger(Graph &g, ValueId a, ValueId b, const Node &n) {
+    ValueId larger = g.add1("greater_equal", {a, b}, {}, n.layer),
+            smaller = g.add1("greater_equal", {b, a}, {}, n.layer);
+    ValueId sign = g.add1("sub", {larger, smaller}, {}, n.layer);
+    return g.add1("add", {mul(g, sign, literal(g, 0.5), n), literal(g, 0.5)}, {}, n.layer);
+}
 static Ids max_gradient(Graph &g, const Node &n, const Ids &dy) {
-    ValueId a = g.add1("greater_equal", {n.inputs[0], n.inputs[1]}, {}, n.layer);
-    ValueId da = mul(g, dy[0], a, n);
+    ValueId da = mul(g, dy[0], share_of_larger(g, n.inputs[0], n.inputs[1], n), n);
     return fit(g, n, da, g.add1("sub", {dy[0], da}, {}, n.layer));
 }
 static Ids min_gradient(Graph &g, const Node &n, const Ids &dy) {
-    ValueId a = g.add1("greater_equal", {n.inputs[1], n.inputs[0]}, {}, n.layer);
-    ValueId da = mul(g, dy[0], a, n);
+    ValueId da = mul(g, dy[0], share_of_larger(g, n.inputs[1], n.inputs[0], n), n);
     return fit(g, n, da, g.add1("sub", {dy[0], da}, {}, n.layer));
 }
 static Ids neg_gradient(Graph &g, const Node &n, const Ids &dy) { return {neg(g, dy[0], n)}; }
@@ -89,10 +96,10 @@ static Ids square_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {mul(g, dy[0], mul(g, literal(g, 2), n.inputs[0], n), n)};
 }
 static Ids abs_gradient(Graph &g, const Node &n, const Ids &dy) {
-    // 2 (x >= 0) - 1
-    ValueId positive = g.add1("greater_equal", {n.inputs[0], literal(g, 0)}, {}, n.layer);
-    ValueId sign = g.add1("sub", {mul(g, literal(g, 2), positive, n), literal(g, 1)}, {}, n.layer);
-    return {mul(g, dy[0], sign, n)};
+    // The sign of x: 0 at 0.
+    ValueId zero = literal(g, 0), positive = g.add1("greater_equal", {n.inputs[0], zero}, {}, n.layer);
+    ValueId negative = g.add1("greater_equal", {zero, n.inputs[0]}, {}, n.layer);
+    return {mul(g, dy[0], g.add1("sub", {positive, negative}, {}, n.layer), n)};
 }
 static Ids reciprocal_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {neg(g, mul(g, dy[0], g.add1("square", {n.outputs[0]}, {}, n.layer), n), n)};
@@ -130,7 +137,16 @@ static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x <= 0 ? 0 : x; }
 
-#define CRYO_UNARY(name_, padding_)                                                                                    \
+// Of finite garbage in padding lanes these can make infinities and NaN, which a product with a zero gradient keeps:
+// their results are masked where they are made.
+static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
+    r.copy(n);
+    ValueId y = n.outputs[0];
+    if (r.from.shape(n.inputs.back()).batched())
+        r.bind(y, r.to.add1("mask", {r.map[size_t(y)]}, {}, n.layer, n.source));
+}
+
+#define CRYO_UNARY(name_, padding_, lower_)                                                                            \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "elementwise " #name_,                                                        \
@@ -138,22 +154,23 @@ static double relu_of(double x) { return x <= 0 ? 0 : x; }
                               .max_inputs = 1,                                                                         \
                               .infer = same,                                                                           \
                               .gradient = name_##_gradient,                                                            \
+                              .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
                               .reference = unary_reference<name_##_of>};
-CRYO_UNARY(abs, Padding::if_all)
-CRYO_UNARY(exp, Padding::garbage)
-CRYO_UNARY(log, Padding::garbage)
-CRYO_UNARY(neg, Padding::if_all)
-CRYO_UNARY(reciprocal, Padding::garbage)
-CRYO_UNARY(relu, Padding::if_all)
-CRYO_UNARY(rsqrt, Padding::garbage)
-CRYO_UNARY(sigmoid, Padding::garbage)
-CRYO_UNARY(sqrt, Padding::if_all)
-CRYO_UNARY(square, Padding::if_all)
-CRYO_UNARY(tanh, Padding::if_all)
+CRYO_UNARY(abs, Padding::if_all, nullptr)
+CRYO_UNARY(exp, Padding::garbage, lower_masked)
+CRYO_UNARY(log, Padding::garbage, lower_masked)
+CRYO_UNARY(neg, Padding::if_all, nullptr)
+CRYO_UNARY(reciprocal, Padding::garbage, lower_masked)
+CRYO_UNARY(relu, Padding::if_all, nullptr)
+CRYO_UNARY(rsqrt, Padding::garbage, lower_masked)
+CRYO_UNARY(sigmoid, Padding::garbage, nullptr)
+CRYO_UNARY(sqrt, Padding::if_all, lower_masked)
+CRYO_UNARY(square, Padding::if_all, nullptr)
+CRYO_UNARY(tanh, Padding::if_all, nullptr)
 
-#define CRYO_BINARY(name_, of_, gradient_, padding_)                                                                   \
+#define CRYO_BINARY(name_, of_, gradient_, padding_, lower_)                                                           \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "broadcasting " #name_,                                                       \
@@ -161,21 +178,26 @@ CRYO_UNARY(tanh, Padding::if_all)
                               .max_inputs = 2,                                                                         \
                               .infer = broadcast_types,                                                                \
                               .gradient = gradient_,                                                                   \
+                              .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
                               .reference = binary_reference<of_>};
-CRYO_BINARY(add, add_of, add_gradient, Padding::if_all)
-CRYO_BINARY(div, div_of, div_gradient, Padding::garbage)
-CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage)
-CRYO_BINARY(max, max_of, max_gradient, Padding::if_all)
-CRYO_BINARY(min, min_of, min_gradient, Padding::if_all)
-CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any)
-CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::garbage)
-CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all)
+CRYO_BINARY(add, add_of, add_gradient, Padding::if_all, nullptr)
+CRYO_BINARY(div, div_of, div_gradient, Padding::garbage, lower_masked)
+CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr)
+CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr)
+CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr)
+CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr)
+CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr)
+CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr)
 
 // ---- broadcast, mask, uniform
-static std::vector<ValueType> infer_broadcast(const Graph &, const Node &node) {
-    return {{Shape(node.attrs.list("shape")), Type::f32}};
+static std::vector<ValueType> infer_broadcast(const Graph &graph, const Node &node) {
+    const Shape &from = graph.shape(node.inputs[0]), to(node.attrs.list("shape"));
+    bool fits = from.rank() == 0 || from.rank() == to.rank();
+    for (int i = 0; fits && i < from.rank(); i++) fits = from[i] == 1 || from[i] == to[i];
+    if (!fits) compile_error(node, "the shape " + from.text() + " does not broadcast to " + to.text());
+    return {{to, Type::f32}};
 }
 static Ids broadcast_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {sum_to(g, dy[0], g.shape(n.inputs[0]), n.layer)};
@@ -192,27 +214,60 @@ const OpDef broadcast_op = {.name = "broadcast",
                             .infer = infer_broadcast,
                             .gradient = broadcast_gradient,
                             .statement = "broadcast",
+                            .padding = Padding::if_all,
                             .reference = broadcast_reference};
 
+static std::vector<ValueType> infer_mask(const Graph &graph, const Node &node) {
+    if (!graph.shape(node.inputs[0]).batched())
+        compile_error(node, "the input must be [n, ...], not " + graph.shape(node.inputs[0]).text());
+    return {graph.type(node.inputs[0])};
+}
 static Ids mask_gradient(Graph &g, const Node &n, const Ids &dy) { return {g.add1("mask", {dy[0]}, {}, n.layer)}; }
-static double identity_of(double x) { return x; }
+static void mask_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    int64_t real = in[0]->elements() / in[0]->shape[0] * in[0]->batch;
+    std::copy(in[0]->data.begin(), in[0]->data.begin() + real, out[0]->data.begin());
+    std::fill(out[0]->data.begin() + real, out[0]->data.end(), 0.0);
+}
 extern const OpDef mask_op;
 const OpDef mask_op = {.name = "mask",
                        .summary = "zero in padding lanes",
                        .min_inputs = 1,
                        .max_inputs = 1,
-                       .infer = same,
+                       .infer = infer_mask,
                        .gradient = mask_gradient,
                        .statement = "mask($0, valid)",
                        .padding = Padding::zero,
-                       .reference = unary_reference<identity_of>};
+                       .reference = mask_reference};
 
+static std::vector<ValueType> infer_uniform(const Graph &graph, const Node &node) {
+    Shape shape(node.attrs.list("shape"));
+    if (!shape.batched() || graph.shape(node.inputs[0]) != Shape{})
+        compile_error(node,
+                      "makes [n, ...] of a number, not " + shape.text() + " of " + graph.shape(node.inputs[0]).text());
+    return {{shape, Type::f32}};
+}
+static uint32_t mixed_bits(uint32_t x) {
+    x = (x ^ (x >> 16)) * 0x7feb352du;
+    x = (x ^ (x >> 15)) * 0x846ca68bu;
+    return x ^ (x >> 16);
+}
+// The kernel's numbers, bit for bit.
+static void uniform_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    uint32_t step = std::bit_cast<uint32_t>(float(in[0]->data[0])), seed = uint32_t(node.attrs.integer("seed"));
+    uint32_t per_sample = uint32_t(out[0]->elements() / out[0]->shape[0]);
+    for (uint32_t i = 0; i < uint32_t(out[0]->elements()); i++) {
+        uint32_t stream = mixed_bits(mixed_bits(step + seed * 0x9e3779b9u) + i % per_sample * 0x85ebca6bu);
+        uint32_t bits = mixed_bits(stream + mixed_bits((i / per_sample) ^ 0x5bd1e995u));
+        out[0]->data[i] = double(bits >> 8) / 16777216.0;
+    }
+}
 extern const OpDef uniform_op;
 const OpDef uniform_op = {.name = "uniform",
                           .summary = "uniform numbers in [0, 1) by step, sample and element",
                           .min_inputs = 1,
                           .max_inputs = 1,
-                          .infer = infer_broadcast,
-                          .statement = "uniform(block, $0)"};
+                          .infer = infer_uniform,
+                          .statement = "uniform(block, $0)",
+                          .reference = uniform_reference};
 
 } // namespace cryolite

@@ -22,8 +22,8 @@ static std::vector<ValueType> infer_assign(const Graph &graph, const Node &node)
 
 static void lower_input(Rewriter &r, const Node &node, const KernelContext &context) {
     Shape shape(node.attrs.list("shape"));
-    ValueId rows = r.to.add1("input_rows", {}, {{"lanes", context.lanes}, {"elements", shape.elements()}}, node.layer,
-                             node.source);
+    Attrs attrs{{"lanes", context.lanes}, {"elements", shape.elements()}};
+    ValueId rows = r.to.add1("input_rows", {}, attrs, node.layer, node.source);
     r.bind(node.outputs[0], r.to.add1("pack", {rows}, {{"shape", shape.dims}}, node.layer, node.source));
 }
 

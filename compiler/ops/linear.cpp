@@ -9,6 +9,8 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
     if (x.rank() != 2 || !x.batched()) compile_error(n, "the input must be [n, c], not " + x.text());
     if (w.rank() != 2 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
+    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
+        compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
     return {{Shape{Shape::batch, w[0]}, Type::f32}};
 }
 static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
@@ -86,7 +88,7 @@ static void input_reference(const Graph &, const Node &, const Inputs &in, const
         }
 }
 static void weight_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
-    int64_t n = in[0]->shape[0], c = in[0]->shape[1], k = in[1]->shape[1];
+    int64_t n = in[1]->shape[0], c = out[0]->shape[1], k = in[1]->shape[1]; // x: [n, c], or its rows [b, V, c]
     for (int64_t o = 0; o < k; o++)
         for (int64_t j = 0; j < c; j++) {
             double sum = 0;
@@ -125,7 +127,8 @@ const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .max_inputs = 2,
                                            .infer = infer_tiles,
                                            .kernel = kernel_tiles,
-                                           .masked_input = 1};
+                                           .masked_input = 1,
+                                           .reference = weight_reference};
 
 // ---- pack and unpack
 static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {
@@ -147,6 +150,11 @@ static Kernel unpack_kernel(const Graph &g, const Node &n, const KernelContext &
     return transpose(g.shape(n.inputs[0]).elements(), context.lanes);
 }
 
+// The reference's samples lie row by row already.
+static void copy_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    out[0]->data = in[0]->data;
+}
+
 extern const OpDef pack_op, unpack_op;
 const OpDef pack_op = {.name = "pack",
                        .summary = "rows of samples into lanes",
@@ -154,12 +162,14 @@ const OpDef pack_op = {.name = "pack",
                        .max_inputs = 1,
                        .infer = infer_pack,
                        .kernel = pack_kernel,
-                       .padding = Padding::zero};
+                       .padding = Padding::zero,
+                       .reference = copy_reference};
 const OpDef unpack_op = {.name = "unpack",
                          .summary = "lanes into rows of samples",
                          .min_inputs = 1,
                          .max_inputs = 1,
                          .infer = infer_unpack,
-                         .kernel = unpack_kernel};
+                         .kernel = unpack_kernel,
+                         .reference = copy_reference};
 
 } // namespace cryolite

@@ -1,6 +1,7 @@
 // Softmax, softmax cross-entropy, dropout.
 #include "common.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace cryolite {
@@ -43,6 +44,8 @@ static void softmax_reference(const Graph &, const Node &, const Inputs &in, con
 static std::vector<ValueType> infer_loss(const Graph &g, const Node &n) {
     check_logits(g, n);
     Shape samples{Shape::batch};
+    if (g.type(n.inputs[1]) != ValueType{samples, Type::i32})
+        compile_error(n, "labels must be integers [n], not " + g.shape(n.inputs[1]).text());
     return {{samples, Type::f32}, {samples, Type::f32}, {g.shape(n.inputs[0]), Type::f32}};
 }
 static Ids loss_gradient(Graph &g, const Node &n, const Ids &dy) {
@@ -62,7 +65,7 @@ static Kernel loss_kernel(const Graph &g, const Node &n, const KernelContext &co
 }
 static void loss_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
     int64_t c = in[0]->shape[1];
-    for (int64_t i = 0; i < in[0]->shape[0]; i++) {
+    for (int64_t i = 0; i < std::min(in[0]->shape[0], in[0]->batch); i++) { // zeros for padding
         const double *x = &in[0]->data[size_t(i * c)];
         double largest, sum, *delta = &out[2]->data[size_t(i * c)];
         softmax_row(x, delta, c, largest, sum);

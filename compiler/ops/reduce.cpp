@@ -7,9 +7,12 @@ namespace cryolite {
 
 static std::vector<ValueType> infer_reduced(const Graph &graph, const Node &node) {
     Shape shape = graph.shape(node.inputs[0]);
+    std::vector<bool> reduced(size_t(shape.rank()), false);
     for (int64_t axis : node.attrs.list("axes")) {
         if (axis < 0 || axis >= shape.rank())
             compile_error(node, "there is no axis " + text(axis) + " in " + shape.text());
+        if (reduced[size_t(axis)]) compile_error(node, "axis " + text(axis) + " is listed twice");
+        reduced[size_t(axis)] = true;
         shape.dims[size_t(axis)] = 1;
     }
     return {{shape, Type::f32}};
@@ -107,6 +110,15 @@ static std::vector<ValueType> infer_partial(const Graph &graph, const Node &node
     shape.dims[0] = Shape::blocks;
     return {{shape, Type::f32}};
 }
+// Over the lanes of each block; padding lanes too, as the kernel does.
+static void partial_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
+    Tensor lanes = *in[0], sums = *out[0]; // the block, then its lanes as an axis to be summed
+    lanes.shape[0] = in[0]->lanes;
+    lanes.shape.insert(lanes.shape.begin(), out[0]->shape[0]);
+    sums.shape.insert(sums.shape.begin() + 1, 1);
+    reduce_reference({&lanes}, {&sums}, false);
+    out[0]->data = sums.data;
+}
 extern const OpDef partial_sum_op;
 const OpDef partial_sum_op = {.name = "partial_sum",
                               .summary = "sum over the samples of each block, and over axes",
@@ -114,10 +126,16 @@ const OpDef partial_sum_op = {.name = "partial_sum",
                               .max_inputs = 1,
                               .infer = infer_partial,
                               .statement = "sum",
-                              .masked_input = 0};
+                              .masked_input = 0,
+                              .reference = partial_reference};
 
-static std::vector<ValueType> infer_shape(const Graph &, const Node &node) {
-    return {{Shape(node.attrs.list("shape")), Type::f32}};
+static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) {
+    Shape shape(node.attrs.list("shape"));
+    const Shape &partial = graph.shape(node.inputs[0]);
+    if (partial.rank() == 0 || partial[0] != Shape::blocks || shape.per_block() ||
+        partial.elements() != shape.elements())
+        compile_error(node, "partial sums " + partial.text() + " do not make " + shape.text());
+    return {{shape, Type::f32}};
 }
 
 static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelContext &context) {
@@ -130,13 +148,20 @@ static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelCon
                      {.kind = KernelArg::input, .index = 0, .extents = {size}, .all_blocks = true},
                      {.kind = KernelArg::output, .index = 0, .extents = {size}}}};
 }
+static void merge_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    int64_t count = node.attrs.integer("mean_count");
+    for (size_t i = 0; i < in[0]->data.size(); i++) out[0]->data[i % out[0]->data.size()] += in[0]->data[i];
+    if (count > 0)
+        for (double &x : out[0]->data) x /= double(in[0]->batch * count);
+}
 extern const OpDef sum_merge_op;
 const OpDef sum_merge_op = {.name = "sum_merge",
                             .summary = "sum over blocks, in block order",
                             .min_inputs = 1,
                             .max_inputs = 1,
-                            .infer = infer_shape,
-                            .kernel = merge_kernel};
+                            .infer = infer_merge,
+                            .kernel = merge_kernel,
+                            .reference = merge_reference};
 
 static std::vector<ValueType> infer_reshape(const Graph &graph, const Node &node) {
     Shape from = graph.shape(node.inputs[0]), to(node.attrs.list("shape"));

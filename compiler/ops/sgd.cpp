@@ -7,6 +7,12 @@ namespace cryolite {
 static bool has_velocity(const Node &n) { return n.inputs.size() == 4; }
 
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    const Shape &weight = g.shape(n.inputs[0]);
+    for (size_t i = 1; i + 1 < n.inputs.size(); i++)
+        if (g.shape(n.inputs[i]) != weight)
+            compile_error(n, "a weight of shape " + weight.text() + " cannot take " + g.shape(n.inputs[i]).text());
+    if (g.shape(n.inputs.back()) != Shape{})
+        compile_error(n, "the learning rate must be a number, not " + g.shape(n.inputs.back()).text());
     std::vector<ValueType> types{g.type(n.inputs[0])};
     if (has_velocity(n)) types.push_back(types[0]);
     return types;
