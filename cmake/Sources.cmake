@@ -1,0 +1,159 @@
+# Every source file of the libraries, tools and tests, sorted; the test `sources` compares them with the folders.
+# Paths from the top folder. A new file is one new line here.
+set(source_lists runtime generator compiler data main tool
+    runtime_test tool_test kernel_test compiler_test model_test test_support)
+
+set(runtime_sources
+    runtime/checkpoint_header.cpp
+    runtime/context.cpp
+    runtime/executor.cpp
+    runtime/file.cpp
+    runtime/halide_error.cpp
+    runtime/initialise.cpp
+    runtime/json.cpp
+    runtime/load.cpp
+    runtime/model.cpp
+    runtime/parameters.cpp
+    runtime/pool.cpp
+    runtime/program.cpp
+    runtime/save.cpp
+    runtime/step.cpp
+    runtime/text.cpp
+)
+
+set(generator_sources
+    generators/algorithms_math.cpp
+    generators/algorithms_pointwise.cpp
+    generators/batch_stats_generator.cpp
+    generators/conv2d_generator.cpp
+    generators/lanes.cpp
+    generators/linear_generator.cpp
+    generators/loss_generator.cpp
+    generators/pointwise_generator.cpp
+    generators/pointwise_kernel.cpp
+    generators/program.cpp
+    generators/reduce_generator.cpp
+    generators/schedule.cpp
+    generators/sgd_generator.cpp
+    generators/standalone_generators.cpp
+    generators/transpose_generator.cpp
+)
+
+set(compiler_sources
+    compiler/cache.cpp
+    compiler/codegen.cpp
+    compiler/compile.cpp
+    compiler/emit_program.cpp
+    compiler/graph.cpp
+    compiler/header.cpp
+    compiler/initializer.cpp
+    compiler/interpret.cpp
+    compiler/jit.cpp
+    compiler/layers.cpp
+    compiler/memory.cpp
+    compiler/network.cpp
+    compiler/objects.cpp
+    compiler/op.cpp
+    compiler/ops/batch_norm.cpp
+    compiler/ops/common.cpp
+    compiler/ops/conv2d.cpp
+    compiler/ops/elementwise.cpp
+    compiler/ops/grammar.cpp
+    compiler/ops/linear.cpp
+    compiler/ops/loss.cpp
+    compiler/ops/pointwise.cpp
+    compiler/ops/pool.cpp
+    compiler/ops/reduce.cpp
+    compiler/ops/sgd.cpp
+    compiler/passes/apply_optimizer.cpp
+    compiler/passes/differentiate.cpp
+    compiler/passes/fuse.cpp
+    compiler/passes/lower.cpp
+    compiler/passes/mask_padding.cpp
+    compiler/passes/select_mode.cpp
+    compiler/passes/simplify.cpp
+    compiler/pipeline.cpp
+    compiler/plan.cpp
+    compiler/plan_text.cpp
+    compiler/program_text.cpp
+    compiler/text.cpp
+    compiler/times.cpp
+    compiler/verify.cpp
+)
+
+set(data_sources
+    compiler/data/idx.cpp
+    compiler/data/whole_file.cpp
+)
+
+set(main_sources
+    compiler/commands/command.cpp
+    compiler/commands/compile_command.cpp
+    compiler/commands/eval_command.cpp
+    compiler/commands/inspect_command.cpp
+    compiler/commands/loaded_network.cpp
+    compiler/commands/train_command.cpp
+    compiler/commands/trainer.cpp
+    compiler/commands/training_log.cpp
+    compiler/main.cpp
+    compiler/progress.cpp
+)
+
+set(tool_sources
+    tools/curves.cpp
+    tools/curves_main.cpp
+)
+
+# The runtime alone, with programs made by hand.
+set(runtime_test_sources
+    tests/runtime_allocation_test.cpp
+    tests/runtime_checkpoint_test.cpp
+    tests/runtime_halide_error_test.cpp
+    tests/runtime_open_test.cpp
+    tests/runtime_step_test.cpp
+    tests/runtime_threads_test.cpp
+    tests/runtime_untrusted_test.cpp
+)
+
+# Data reader and drawing.
+set(tool_test_sources
+    tests/curves_test.cpp
+    tests/idx_test.cpp
+)
+
+# Generators alone.
+set(kernel_test_sources
+    tests/generators_heavy_test.cpp
+    tests/generators_pointwise_test.cpp
+)
+
+# Front end, passes and interpreter: no kernel is compiled.
+set(compiler_test_sources
+    tests/dsl_test.cpp
+    tests/gradient_test.cpp
+    tests/graph_test.cpp
+    tests/interpreter_test.cpp
+    tests/lowered_test.cpp
+    tests/memory_test.cpp
+    tests/passes_lowered_test.cpp
+    tests/passes_test.cpp
+)
+
+# Whole networks, compiled in the process.
+set(model_test_sources
+    tests/batch_norm_test.cpp
+    tests/determinism_test.cpp
+    tests/pytorch_agreement_test.cpp
+    tests/ragged_test.cpp
+    tests/special_values_test.cpp
+)
+
+# What tests share, and programs that tests run.
+set(test_support_sources
+    tests/consumer/consumer.cpp
+    tests/consumer/small.cpp
+    tests/consumer_models.cpp
+    tests/fixture.cpp
+    tests/kernel_library_test.cpp
+    tests/pointwise_reference.cpp
+)
