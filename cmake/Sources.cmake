@@ -135,8 +135,10 @@ set(compiler_test_sources
     tests/interpreter_test.cpp
     tests/lowered_test.cpp
     tests/memory_test.cpp
+    tests/ops_test.cpp
     tests/passes_lowered_test.cpp
     tests/passes_test.cpp
+    tests/plan_test.cpp
 )
 
 # Whole networks, compiled in the process.

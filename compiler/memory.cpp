@@ -1,7 +1,9 @@
-// First fit by decreasing size over time intervals.
+// First fit over time intervals.
 #include "memory.h"
 
 #include <algorithm>
+#include <functional>
+#include <limits>
 #include <map>
 #include <numeric>
 
@@ -9,11 +11,8 @@ namespace cryolite {
 
 static int64_t round_up(int64_t bytes, int64_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
 
-int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
-    std::vector<size_t> order(lifetimes.size());
-    std::iota(order.begin(), order.end(), size_t(0));
-    std::stable_sort(order.begin(), order.end(),
-                     [&](size_t a, size_t b) { return lifetimes[a].bytes > lifetimes[b].bytes; });
+// Places the lifetimes in this order; returns the bytes needed.
+static int64_t place(std::vector<Lifetime> &lifetimes, const std::vector<size_t> &order, int64_t alignment) {
     int64_t total = 0;
     std::vector<size_t> placed;
     for (size_t i : order) {
@@ -35,6 +34,46 @@ int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
         placed.push_back(i);
     }
     return total;
+}
+
+// Moves to the front what reaches highest: placed first, it lies at the bottom. Returns whether that is a change.
+static bool promote_highest(std::vector<size_t> &order, const std::vector<Lifetime> &lifetimes) {
+    auto highest = std::max_element(order.begin(), order.end(), [&](size_t a, size_t b) {
+        return lifetimes[a].offset + lifetimes[a].bytes < lifetimes[b].offset + lifetimes[b].bytes;
+    });
+    if (highest == order.begin()) return false;
+    std::rotate(order.begin(), highest, highest + 1);
+    return true;
+}
+
+int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
+    if (lifetimes.empty()) return 0;
+    constexpr int promotions = 64;
+    auto duration = [](const Lifetime &life) { return int64_t(life.end) - life.begin + 1; };
+    const std::vector<std::function<int64_t(const Lifetime &)>> keys = {
+        [](const Lifetime &life) { return life.bytes; },
+        [&](const Lifetime &life) { return life.bytes * duration(life); },
+        [&](const Lifetime &life) { return duration(life); },
+    };
+    const int64_t least = peak_bytes(lifetimes, alignment);
+    std::vector<Lifetime> best;
+    int64_t best_total = std::numeric_limits<int64_t>::max();
+    for (const auto &key : keys) {
+        std::vector<size_t> order(lifetimes.size());
+        std::iota(order.begin(), order.end(), size_t(0));
+        std::stable_sort(order.begin(), order.end(),
+                         [&](size_t a, size_t b) { return key(lifetimes[a]) > key(lifetimes[b]); });
+        for (int round = 0; round < promotions && best_total > least; round++) {
+            int64_t total = place(lifetimes, order, alignment);
+            if (total < best_total) {
+                best_total = total;
+                best = lifetimes;
+            }
+            if (!promote_highest(order, lifetimes)) break;
+        }
+    }
+    lifetimes = best;
+    return best_total;
 }
 
 int64_t peak_bytes(const std::vector<Lifetime> &lifetimes, int64_t alignment) {

@@ -50,10 +50,13 @@ struct KernelContext {
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
 };
 
-// One test and bench case of an op: inputs by shape, and attributes.
+// One test and bench case of an op: inputs by shape, attributes, and where the inputs' values lie. Shapes and
+// attributes that name lanes mean case_lanes.
+constexpr int64_t case_lanes = 4;
 struct Case {
     std::vector<ValueType> inputs;
     Attrs attrs;
+    double low = -1, high = 1;
 };
 
 struct OpDef {

@@ -9,8 +9,8 @@
 namespace cryolite {
 
 // Constant extents and strides of a dense buffer with minimum 0: no kernel reads them at run time. A last extent of 0
-// is left to run time. The base is 64-byte aligned, unless it is a window of a larger buffer.
-template <class Buffer> void set_dense(Buffer &&buffer, const std::vector<int> &extents, bool window = false) {
+// is left to run time.
+template <class Buffer> void set_dense(Buffer &&buffer, const std::vector<int> &extents) {
     int stride = 1, d = 0;
     for (int extent : extents) {
         buffer.dim(d).set_stride(stride);

@@ -99,9 +99,9 @@ public:
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), columns = tile ? int(tile) : int(k);
         set_dense(xt, {c, v, 0});
-        set_dense(dy, {v, columns, 0}, true);
+        set_dense(dy, {v, columns, 0});
         dy.dim(2).set_stride(v * k);
-        set_dense(dw, {c, columns}, true);
+        set_dense(dw, {c, columns});
         Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
         Func sum("sum");
         RDom d(0, v, 0, (batch + v - 1) / v);

@@ -2,6 +2,7 @@
 // subtracted first. A NaN logit makes the sample's loss and gradient NaN; +Inf does too, as in PyTorch.
 #include "Halide.h"
 #include "algorithms_math.h"
+#include "lanes.h"
 
 #include <limits>
 
@@ -12,14 +13,6 @@ namespace {
 
 // Exponentials are stored up to this many bytes (kernels keep their scratch on the stack), else computed twice.
 constexpr int most_stored_bytes = 8192;
-
-template <class Buffer> void set_shape(Buffer &&buffer, const std::vector<int> &extents) {
-    int stride = 1, d = 0;
-    for (int extent : extents) {
-        buffer.dim(d++).set_bounds(0, extent).set_stride(stride);
-        stride *= extent;
-    }
-}
 
 // exp(x - max) and its sum over the c classes, per sample.
 struct Exponentials {
@@ -58,9 +51,9 @@ public:
     Output<Buffer<float, 3>> y{"y"};
 
     void generate() {
-        const int v = lanes ? static_cast<int>(lanes) : natural_vector_size<float>(), blocks = n ? n / v : 1;
-        set_shape(x, {v, c, blocks});
-        set_shape(y, {v, c, blocks});
+        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v);
+        set_dense(x, {v, c, blocks});
+        set_dense(y, {v, c, blocks});
         Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(x(l, i, b)); }, c, v, blocks);
         y(parts.l, parts.c, parts.b) = strict_div(parts.e(parts.l, parts.c, parts.b), parts.total(parts.l, parts.b));
         y.vectorize(parts.l, v);
@@ -77,12 +70,12 @@ public:
     Output<Buffer<float, 3>> delta{"delta"};
 
     void generate() {
-        const int v = lanes ? static_cast<int>(lanes) : natural_vector_size<float>(), blocks = n ? n / v : 1;
-        set_shape(logits, {v, c, blocks});
-        set_shape(label, {v, blocks});
-        set_shape(loss, {v, blocks});
-        set_shape(correct, {v, blocks});
-        set_shape(delta, {v, c, blocks});
+        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v);
+        set_dense(logits, {v, c, blocks});
+        set_dense(label, {v, blocks});
+        set_dense(loss, {v, blocks});
+        set_dense(correct, {v, blocks});
+        set_dense(delta, {v, c, blocks});
         Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(logits(l, i, b)); }, c, v, blocks);
         Var l = parts.l, i = parts.c, b = parts.b;
 

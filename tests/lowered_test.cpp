@@ -80,7 +80,8 @@ template <bool scratch> void images(Network &net) {
 }
 template <bool scratch> void features(Network &net) {
     Value x = sigmoid(norm<scratch>(net, linear(net.input("image", {5}), {.units = 4})));
-    net.classify(linear(norm<scratch>(net, x), {.units = 3}));
+    x = norm<scratch>(net, linear(x, {.units = 3}));
+    net.classify(linear(x, {.units = 3}));
 }
 void pools(Network &net) {
     Value x = relu(conv2d(net.input("image", {2, 6, 6}), {.channels = 3, .window = 3, .padding = 1}));

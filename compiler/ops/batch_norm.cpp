@@ -211,6 +211,24 @@ static void grad_reference(const Graph &, const Node &n, const Inputs &in, const
     }
 }
 
+static std::vector<Case> train_cases() {
+    return cases_of({"[n,3] [3] [3] [1,3] [1,3]", "[n,1] [1,1] [1,1] [1,1] [1,1]",
+                     "[n,3,2,5] [3] [3] [1,3,1,1] [1,3,1,1]", "[n,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1]",
+                     "[n,1,3,3] [1] [1] [1,1,1,1] [1,1,1,1]"},
+                    {{"eps", 1e-5}}, 0.5, 2);
+}
+static std::vector<Case> grad_cases() { // dy, x, mean, var, weight, dweight, dbias
+    return cases_of(
+        {"[n,3] [n,3] [1,3] [1,3] [3] [1,3] [1,3]", "[n,2,3,5] [n,2,3,5] [1,2,1,1] [1,2,1,1] [2] [1,2,1,1] [1,2,1,1]"},
+        {{"eps", 1e-5}}, 0.5, 2);
+}
+static std::vector<Case> stats_cases() { return cases_of({"[n,3]", "[n,1]", "[n,3,2,5]", "[n,1,3,3]", "[n,2,1,1]"}); }
+static std::vector<Case> stats_merge_cases() {
+    using List = std::vector<int64_t>;
+    return {case_of("[b,3,2]", {{"count", int64_t(10)}, {"shape", List{1, 3, 1, 1}}}),
+            case_of("[b,1,2]", {{"count", int64_t(1)}, {"shape", List{1, 1}}})};
+}
+
 extern const OpDef batch_norm_op, batch_norm_train_op, batch_norm_grad_op, batch_stats_op, batch_stats_partial_op,
     batch_stats_merge_op;
 const OpDef batch_norm_op = {.name = "batch_norm",
@@ -226,7 +244,8 @@ const OpDef batch_norm_train_op = {.name = "batch_norm_train",
                                    .infer = infer_norm,
                                    .gradient = train_gradient,
                                    .lower = lower_train,
-                                   .reference = train_reference};
+                                   .reference = train_reference,
+                                   .cases = train_cases};
 const OpDef batch_norm_grad_op = {.name = "batch_norm_grad",
                                   .summary = "its gradient for x",
                                   .min_inputs = 7,
@@ -234,27 +253,31 @@ const OpDef batch_norm_grad_op = {.name = "batch_norm_grad",
                                   .infer = infer_grad,
                                   .lower = lower_grad,
                                   .zero_batch_sum = true,
-                                  .reference = grad_reference};
+                                  .reference = grad_reference,
+                                  .cases = grad_cases};
 const OpDef batch_stats_op = {.name = "batch_stats",
                               .summary = "mean and biased variance of the batch",
                               .min_inputs = 1,
                               .max_inputs = 1,
                               .infer = infer_stats,
                               .lower = lower_stats,
-                              .reference = stats_reference};
+                              .reference = stats_reference,
+                              .cases = stats_cases};
 const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .summary = "mean and M2 of a block",
                                       .min_inputs = 1,
                                       .max_inputs = 1,
                                       .infer = infer_stats_partial,
                                       .kernel = stats_kernel,
-                                      .reference = stats_partial_reference};
+                                      .reference = stats_partial_reference,
+                                      .cases = stats_cases};
 const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .summary = "Chan's merge of the blocks",
                                     .min_inputs = 1,
                                     .max_inputs = 1,
                                     .infer = infer_stats_merge,
                                     .kernel = stats_merge_kernel,
-                                    .reference = stats_merge_reference};
+                                    .reference = stats_merge_reference,
+                                    .cases = stats_merge_cases};
 
 } // namespace cryolite

@@ -1,6 +1,8 @@
 // Builders that several ops use.
 #include "common.h"
 
+#include "../program_text.h"
+
 namespace cryolite {
 
 ValueId literal(Graph &graph, double value) { return graph.add1("constant", {}, {{"value", value}}); }
@@ -47,6 +49,17 @@ std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &con
     }
     if (extents.empty()) extents.push_back(1);
     return extents;
+}
+
+Case case_of(const std::string &shapes, Attrs attrs, double low, double high) {
+    Case result{{}, std::move(attrs), low, high};
+    for (const Shape &shape : parse_shapes(shapes)) result.inputs.push_back({shape, Type::f32});
+    return result;
+}
+std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &attrs, double low, double high) {
+    std::vector<Case> cases;
+    for (const std::string &list : shapes) cases.push_back(case_of(list, attrs, low, high));
+    return cases;
 }
 
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {

@@ -1,4 +1,4 @@
-// What ops share: shapes, small graph builders for gradients, kernel arguments, loops of the references.
+// What ops share: shapes, small graph builders for gradients, kernel arguments, cases.
 #ifndef CRYOLITE_OPS_COMMON_H
 #define CRYOLITE_OPS_COMMON_H
 
@@ -28,6 +28,13 @@ int64_t pixels(const Shape &x); // h * w, or 1
 std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &context);
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
+
+// A case with float32 inputs of these shapes: "[n,2,5,5] [3,2,3,3]".
+Case case_of(const std::string &shapes, Attrs attrs = {}, double low = -1, double high = 1);
+// One case for each, of the same attributes and values.
+std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &attrs = {}, double low = -1,
+                           double high = 1);
+
 inline std::string text(int64_t number) { return std::to_string(number); }
 
 } // namespace cryolite

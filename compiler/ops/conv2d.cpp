@@ -139,6 +139,50 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
             .flops = flops(weight_shape(g, n), g.shape(n.inputs[1]), context)};
 }
 
+// Shapes of x, weight and y.
+struct ConvCase {
+    const char *x, *weight, *y;
+    int64_t stride, padding;
+};
+const ConvCase conv_cases[] = {
+    {"[n,2,5,5]", "[3,2,5,5]", "[n,3,1,1]", 1, 0}, // window = input
+    {"[n,1,7,5]", "[2,1,2,2]", "[n,2,2,2]", 3, 0}, // stride > window
+    {"[n,3,4,4]", "[2,3,3,3]", "[n,2,4,4]", 1, 1}, {"[n,2,5,7]", "[3,2,3,3]", "[n,3,4,5]", 2, 2},
+    {"[n,3,1,1]", "[2,3,1,1]", "[n,2,1,1]", 1, 0}, {"[n,1,1,1]", "[1,1,3,3]", "[n,1,1,1]", 1, 1}, // padding > image
+    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},                                                // window not square
+};
+static std::vector<Case> each_case(Case (*make)(const ConvCase &, Attrs)) {
+    std::vector<Case> cases;
+    for (const ConvCase &c : conv_cases) cases.push_back(make(c, {{"stride", c.stride}, {"padding", c.padding}}));
+    return cases;
+}
+static std::vector<Case> cases() {
+    std::vector<Case> cases = each_case(
+        [](const ConvCase &c, Attrs attrs) { return case_of(c.x + std::string(" ") + c.weight, std::move(attrs)); });
+    for (size_t i = 0, plain = cases.size(); i < plain; i++) { // and with a bias
+        Case c = cases[i];
+        c.inputs.push_back({Shape{c.inputs[1].shape[0]}, Type::f32});
+        cases.push_back(std::move(c));
+    }
+    return cases;
+}
+static std::vector<Case> input_cases() {
+    return each_case([](const ConvCase &c, Attrs attrs) {
+        Shape x = case_of(c.x).inputs[0].shape;
+        attrs.map["h"] = x[2];
+        attrs.map["w"] = x[3];
+        return case_of(c.y + std::string(" ") + c.weight, std::move(attrs));
+    });
+}
+static std::vector<Case> weight_cases() {
+    return each_case([](const ConvCase &c, Attrs attrs) {
+        Shape weight = case_of(c.weight).inputs[0].shape;
+        attrs.map["r"] = weight[2];
+        attrs.map["s"] = weight[3];
+        return case_of(c.x + std::string(" ") + c.y, std::move(attrs));
+    });
+}
+
 extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op;
 const OpDef conv2d_op = {.name = "conv2d",
                          .summary = "2-D convolution",
@@ -147,7 +191,8 @@ const OpDef conv2d_op = {.name = "conv2d",
                          .infer = infer,
                          .gradient = gradient,
                          .kernel = kernel,
-                         .reference = reference};
+                         .reference = reference,
+                         .cases = cases};
 const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .summary = "gradient of conv2d for its input",
                                     .min_inputs = 2,
@@ -155,14 +200,16 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .infer = infer_input,
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
-                                    .reference = input_reference};
+                                    .reference = input_reference,
+                                    .cases = input_cases};
 const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .summary = "gradient of conv2d for its weight",
                                      .min_inputs = 2,
                                      .max_inputs = 2,
                                      .infer = infer_weight,
                                      .lower = lower_weight,
-                                     .reference = weight_reference};
+                                     .reference = weight_reference,
+                                     .cases = weight_cases};
 const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial",
                                              .summary = "the same for one block",
                                              .min_inputs = 2,
@@ -170,6 +217,7 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .infer = infer_weight_partial,
                                              .kernel = kernel_weight,
                                              .masked_input = 1,
-                                             .reference = partial_reference};
+                                             .reference = partial_reference,
+                                             .cases = weight_cases};
 
 } // namespace cryolite

@@ -137,6 +137,15 @@ static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x <= 0 ? 0 : x; }
 
+static std::vector<Case> unary_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -2, 2); }
+static std::vector<Case> positive_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, 0.5, 2); }
+static std::vector<Case> binary_cases() {
+    return cases_of({"[n,3,2,5] [n,3,2,5]", "[n,3,2,5] [1,3,1,1]", "[1,3,1,1] [n,3,2,5]", "[n,1] [1,5]", "[n,3] []",
+                     "[] [n,3]", "[] []", "[7] [1]", "[n,3] [n,3]"},
+                    {}, 0.5, 2);
+}
+static std::vector<Case> relu_grad_cases() { return cases_of({"[n,3,2,5] [n,3,2,5]", "[7] [7]"}); }
+
 // Of finite garbage in padding lanes these can make infinities and NaN, which a product with a zero gradient keeps:
 // their results are masked where they are made.
 static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
@@ -146,7 +155,7 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
         r.bind(y, r.to.add1("mask", {r.map[size_t(y)]}, {}, n.layer, n.source));
 }
 
-#define CRYO_UNARY(name_, padding_, lower_)                                                                            \
+#define CRYO_UNARY(name_, padding_, lower_, cases_)                                                                    \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "elementwise " #name_,                                                        \
@@ -157,20 +166,21 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
                               .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
-                              .reference = unary_reference<name_##_of>};
-CRYO_UNARY(abs, Padding::if_all, nullptr)
-CRYO_UNARY(exp, Padding::garbage, lower_masked)
-CRYO_UNARY(log, Padding::garbage, lower_masked)
-CRYO_UNARY(neg, Padding::if_all, nullptr)
-CRYO_UNARY(reciprocal, Padding::garbage, lower_masked)
-CRYO_UNARY(relu, Padding::if_all, nullptr)
-CRYO_UNARY(rsqrt, Padding::garbage, lower_masked)
-CRYO_UNARY(sigmoid, Padding::garbage, nullptr)
-CRYO_UNARY(sqrt, Padding::if_all, lower_masked)
-CRYO_UNARY(square, Padding::if_all, nullptr)
-CRYO_UNARY(tanh, Padding::if_all, nullptr)
+                              .reference = unary_reference<name_##_of>,                                                \
+                              .cases = cases_};
+CRYO_UNARY(abs, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(exp, Padding::garbage, lower_masked, unary_cases)
+CRYO_UNARY(log, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(neg, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(reciprocal, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(relu, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(rsqrt, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(sigmoid, Padding::garbage, nullptr, unary_cases)
+CRYO_UNARY(sqrt, Padding::if_all, lower_masked, positive_cases)
+CRYO_UNARY(square, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
 
-#define CRYO_BINARY(name_, of_, gradient_, padding_, lower_)                                                           \
+#define CRYO_BINARY(name_, of_, gradient_, padding_, lower_, cases_)                                                   \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "broadcasting " #name_,                                                       \
@@ -181,15 +191,16 @@ CRYO_UNARY(tanh, Padding::if_all, nullptr)
                               .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
-                              .reference = binary_reference<of_>};
-CRYO_BINARY(add, add_of, add_gradient, Padding::if_all, nullptr)
-CRYO_BINARY(div, div_of, div_gradient, Padding::garbage, lower_masked)
-CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr)
-CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr)
-CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr)
-CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr)
-CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr)
-CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr)
+                              .reference = binary_reference<of_>,                                                      \
+                              .cases = cases_};
+CRYO_BINARY(add, add_of, add_gradient, Padding::if_all, nullptr, binary_cases)
+CRYO_BINARY(div, div_of, div_gradient, Padding::garbage, lower_masked, binary_cases)
+CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr, binary_cases)
+CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr, binary_cases)
+CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr, binary_cases)
+CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr, binary_cases)
+CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases)
+CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr, binary_cases)
 
 // ---- broadcast, mask, uniform
 static std::vector<ValueType> infer_broadcast(const Graph &graph, const Node &node) {
@@ -206,6 +217,12 @@ static void broadcast_reference(const Graph &, const Node &, const Inputs &in, c
     for (int64_t i = 0; i < out[0]->elements(); i++)
         out[0]->data[size_t(i)] = in[0]->data[size_t(operand_index(out[0]->shape, in[0]->shape, i))];
 }
+static std::vector<Case> broadcast_cases() {
+    using List = std::vector<int64_t>;
+    constexpr int64_t n = Shape::batch;
+    return {case_of("[1,3,1,1]", {{"shape", List{n, 3, 2, 5}}}), case_of("[]", {{"shape", List{n, 3}}}),
+            case_of("[n,1]", {{"shape", List{n, 7}}}), case_of("[1,3]", {{"shape", List{5, 3}}})};
+}
 extern const OpDef broadcast_op;
 const OpDef broadcast_op = {.name = "broadcast",
                             .summary = "x repeated to a shape",
@@ -215,7 +232,8 @@ const OpDef broadcast_op = {.name = "broadcast",
                             .gradient = broadcast_gradient,
                             .statement = "broadcast",
                             .padding = Padding::if_all,
-                            .reference = broadcast_reference};
+                            .reference = broadcast_reference,
+                            .cases = broadcast_cases};
 
 static std::vector<ValueType> infer_mask(const Graph &graph, const Node &node) {
     if (!graph.shape(node.inputs[0]).batched())
@@ -228,6 +246,7 @@ static void mask_reference(const Graph &, const Node &, const Inputs &in, const 
     std::copy(in[0]->data.begin(), in[0]->data.begin() + real, out[0]->data.begin());
     std::fill(out[0]->data.begin() + real, out[0]->data.end(), 0.0);
 }
+static std::vector<Case> mask_cases() { return cases_of({"[n]", "[n,3]", "[n,3,2,5]"}); }
 extern const OpDef mask_op;
 const OpDef mask_op = {.name = "mask",
                        .summary = "zero in padding lanes",
@@ -237,7 +256,8 @@ const OpDef mask_op = {.name = "mask",
                        .gradient = mask_gradient,
                        .statement = "mask($0, valid)",
                        .padding = Padding::zero,
-                       .reference = mask_reference};
+                       .reference = mask_reference,
+                       .cases = mask_cases};
 
 static std::vector<ValueType> infer_uniform(const Graph &graph, const Node &node) {
     Shape shape(node.attrs.list("shape"));
@@ -261,6 +281,9 @@ static void uniform_reference(const Graph &, const Node &node, const Inputs &in,
         out[0]->data[i] = double(bits >> 8) / 16777216.0;
     }
 }
+static std::vector<Case> uniform_cases() {
+    return cases_of({"[]"}, {{"seed", int64_t(7)}, {"shape", std::vector<int64_t>{Shape::batch, 3, 2, 5}}}, 3, 3);
+}
 extern const OpDef uniform_op;
 const OpDef uniform_op = {.name = "uniform",
                           .summary = "uniform numbers in [0, 1) by step, sample and element",
@@ -268,6 +291,7 @@ const OpDef uniform_op = {.name = "uniform",
                           .max_inputs = 1,
                           .infer = infer_uniform,
                           .statement = "uniform(block, $0)",
-                          .reference = uniform_reference};
+                          .reference = uniform_reference,
+                          .cases = uniform_cases};
 
 } // namespace cryolite

@@ -97,6 +97,19 @@ static void weight_reference(const Graph &, const Node &, const Inputs &in, cons
         }
 }
 
+static std::vector<Case> cases() {
+    return cases_of({"[n,5] [3,5] [3]", "[n,1] [1,1]", "[n,7] [1,7] [1]", "[n,64] [8,64]"});
+}
+static std::vector<Case> input_cases() {
+    return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]"});
+}
+static std::vector<Case> weight_cases() {
+    return cases_of({"[n,5] [n,3]", "[n,1] [n,1]", "[n,7] [n,1]", "[n,64] [n,8]"});
+}
+static std::vector<Case> tile_cases() {
+    return cases_of({"[b,4,5] [n,3]", "[b,4,1] [n,1]", "[b,4,7] [n,1]", "[b,4,400] [n,120]"}); // b, lanes, c
+}
+
 extern const OpDef linear_op, linear_grad_input_op, linear_grad_weight_op, linear_grad_weight_tiles_op;
 const OpDef linear_op = {.name = "linear",
                          .summary = "x weight^T + bias",
@@ -105,7 +118,8 @@ const OpDef linear_op = {.name = "linear",
                          .infer = infer,
                          .gradient = gradient,
                          .kernel = kernel,
-                         .reference = reference};
+                         .reference = reference,
+                         .cases = cases};
 const OpDef linear_grad_input_op = {.name = "linear_grad_input",
                                     .summary = "gradient of linear for its input",
                                     .min_inputs = 2,
@@ -113,14 +127,16 @@ const OpDef linear_grad_input_op = {.name = "linear_grad_input",
                                     .infer = infer_input,
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
-                                    .reference = input_reference};
+                                    .reference = input_reference,
+                                    .cases = input_cases};
 const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .summary = "gradient of linear for its weight",
                                      .min_inputs = 2,
                                      .max_inputs = 2,
                                      .infer = infer_weight,
                                      .lower = lower_weight,
-                                     .reference = weight_reference};
+                                     .reference = weight_reference,
+                                     .cases = weight_cases};
 const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .summary = "the same from rows, tile by tile",
                                            .min_inputs = 2,
@@ -128,7 +144,8 @@ const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .infer = infer_tiles,
                                            .kernel = kernel_tiles,
                                            .masked_input = 1,
-                                           .reference = weight_reference};
+                                           .reference = weight_reference,
+                                           .cases = tile_cases};
 
 // ---- pack and unpack
 static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {
@@ -155,6 +172,13 @@ static void copy_reference(const Graph &, const Node &, const Inputs &in, const 
     out[0]->data = in[0]->data;
 }
 
+static std::vector<Case> pack_cases() {
+    using List = std::vector<int64_t>;
+    return {case_of("[b,4,30]", {{"shape", List{Shape::batch, 3, 2, 5}}}),
+            case_of("[b,4,1]", {{"shape", List{Shape::batch, 1}}})};
+}
+static std::vector<Case> unpack_cases() { return cases_of({"[n,3,2,5]", "[n,7]", "[n]"}, {{"lanes", case_lanes}}); }
+
 extern const OpDef pack_op, unpack_op;
 const OpDef pack_op = {.name = "pack",
                        .summary = "rows of samples into lanes",
@@ -163,13 +187,15 @@ const OpDef pack_op = {.name = "pack",
                        .infer = infer_pack,
                        .kernel = pack_kernel,
                        .padding = Padding::zero,
-                       .reference = copy_reference};
+                       .reference = copy_reference,
+                       .cases = pack_cases};
 const OpDef unpack_op = {.name = "unpack",
                          .summary = "lanes into rows of samples",
                          .min_inputs = 1,
                          .max_inputs = 1,
                          .infer = infer_unpack,
                          .kernel = unpack_kernel,
-                         .reference = copy_reference};
+                         .reference = copy_reference,
+                         .cases = unpack_cases};
 
 } // namespace cryolite

@@ -95,6 +95,13 @@ static void select_dropout(Rewriter &r, const Node &n, Mode mode) {
     r.bind(n.outputs[0], g.add1("mul", {scaled, kept}, {}, n.layer, n.source));
 }
 
+static std::vector<Case> softmax_cases() { return cases_of({"[n,5]", "[n,1]", "[n,7]"}, {}, -3, 3); }
+static std::vector<Case> loss_cases() {
+    std::vector<Case> cases = cases_of({"[n,7]", "[n,2]", "[n,1]"}, {}, -3, 3);
+    for (Case &c : cases) c.inputs.push_back({Shape{Shape::batch}, Type::i32});
+    return cases;
+}
+
 extern const OpDef softmax_op, softmax_cross_entropy_op, dropout_op;
 const OpDef softmax_op = {.name = "softmax",
                           .summary = "softmax over c",
@@ -103,7 +110,8 @@ const OpDef softmax_op = {.name = "softmax",
                           .infer = infer_softmax,
                           .gradient = softmax_gradient,
                           .kernel = softmax_kernel,
-                          .reference = softmax_reference};
+                          .reference = softmax_reference,
+                          .cases = softmax_cases};
 const OpDef softmax_cross_entropy_op = {.name = "softmax_cross_entropy",
                                         .summary = "loss and hit per sample; softmax - onehot",
                                         .min_inputs = 2,
@@ -112,7 +120,8 @@ const OpDef softmax_cross_entropy_op = {.name = "softmax_cross_entropy",
                                         .gradient = loss_gradient,
                                         .kernel = loss_kernel,
                                         .padding = Padding::zero,
-                                        .reference = loss_reference};
+                                        .reference = loss_reference,
+                                        .cases = loss_cases};
 const OpDef dropout_op = {.name = "dropout",
                           .summary = "zeros at random in train, scaled to keep the mean",
                           .min_inputs = 1,

@@ -6,6 +6,9 @@
 
 namespace cryolite {
 
+static int64_t out_extent(int64_t in, const Attrs &attrs) {
+    return (in + 2 * attrs.integer("padding") - attrs.integer("window")) / attrs.integer("stride") + 1;
+}
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]);
     if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
@@ -14,9 +17,7 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     if (window < 1 || stride < 1 || padding < 0 || 2 * padding > window || window > std::min(x[2], x[3]) + 2 * padding)
         compile_error(n, "window " + text(window) + ", stride " + text(stride) + ", padding " + text(padding) +
                              " do not fit the input " + x.text());
-    return {{Shape{Shape::batch, x[1], (x[2] + 2 * padding - window) / stride + 1,
-                   (x[3] + 2 * padding - window) / stride + 1},
-             Type::f32}};
+    return {{Shape{Shape::batch, x[1], out_extent(x[2], n.attrs), out_extent(x[3], n.attrs)}, Type::f32}};
 }
 static std::vector<ValueId> avg_gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
     Attrs attrs = n.attrs;
@@ -79,6 +80,33 @@ static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, c
     });
 }
 
+// Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window sees.
+static std::vector<Case> pool_cases() {
+    auto of = [](const char *shape, int64_t window, int64_t stride, int64_t padding) {
+        return case_of(shape, {{"window", window}, {"stride", stride}, {"padding", padding}});
+    };
+    return {of("[n,2,5,5]", 5, 5, 0), of("[n,1,7,5]", 2, 3, 0), of("[n,2,5,7]", 3, 2, 1), of("[n,3,4,4]", 3, 1, 1),
+            of("[n,3,1,1]", 1, 1, 0), of("[n,1,1,1]", 2, 2, 1), of("[n,1,5,5]", 2, 2, 0)};
+}
+// Of the same windows: dy, or dy, x and y.
+static std::vector<Case> pool_grad_cases(bool max) {
+    std::vector<Case> cases = pool_cases();
+    for (Case &c : cases) {
+        ValueType x = c.inputs[0], dy = x;
+        for (size_t i : {2, 3}) dy.shape.dims[i] = out_extent(x.shape.dims[i], c.attrs);
+        if (max) {
+            c.inputs = {dy, x, dy};
+        } else {
+            c.inputs = {dy};
+            c.attrs.map["h"] = x.shape[2];
+            c.attrs.map["w"] = x.shape[3];
+        }
+    }
+    return cases;
+}
+static std::vector<Case> avg_grad_cases() { return pool_grad_cases(false); }
+static std::vector<Case> max_grad_cases() { return pool_grad_cases(true); }
+
 extern const OpDef avg_pool2d_op, avg_pool2d_grad_op, max_pool2d_op, max_pool2d_grad_op;
 const OpDef avg_pool2d_op = {.name = "avg_pool2d",
                              .summary = "mean of each window, padding counted as zeros",
@@ -88,7 +116,8 @@ const OpDef avg_pool2d_op = {.name = "avg_pool2d",
                              .gradient = avg_gradient,
                              .statement = "avg_pool2d",
                              .padding = Padding::if_all,
-                             .reference = avg_reference};
+                             .reference = avg_reference,
+                             .cases = pool_cases};
 const OpDef avg_pool2d_grad_op = {.name = "avg_pool2d_grad",
                                   .summary = "gradient of avg_pool2d",
                                   .min_inputs = 1,
@@ -96,7 +125,8 @@ const OpDef avg_pool2d_grad_op = {.name = "avg_pool2d_grad",
                                   .infer = infer_avg_grad,
                                   .statement = "avg_pool2d_grad",
                                   .padding = Padding::if_all,
-                                  .reference = avg_grad_reference};
+                                  .reference = avg_grad_reference,
+                                  .cases = avg_grad_cases};
 const OpDef max_pool2d_op = {.name = "max_pool2d",
                              .summary = "largest of each window; NaN stays",
                              .min_inputs = 1,
@@ -104,13 +134,15 @@ const OpDef max_pool2d_op = {.name = "max_pool2d",
                              .infer = infer,
                              .gradient = max_gradient,
                              .statement = "max_pool2d",
-                             .reference = max_reference};
+                             .reference = max_reference,
+                             .cases = pool_cases};
 const OpDef max_pool2d_grad_op = {.name = "max_pool2d_grad",
                                   .summary = "gradient of max_pool2d: to the first largest",
                                   .min_inputs = 3,
                                   .max_inputs = 3,
                                   .infer = infer_max_grad,
                                   .statement = "max_pool2d_grad",
-                                  .reference = max_grad_reference};
+                                  .reference = max_grad_reference,
+                                  .cases = max_grad_cases};
 
 } // namespace cryolite

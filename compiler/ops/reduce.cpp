@@ -84,6 +84,25 @@ static void mean_reference(const Graph &, const Node &, const Inputs &in, const 
     reduce_reference(in, out, true);
 }
 
+static std::vector<Case> over_axes(const std::vector<std::pair<const char *, std::vector<int64_t>>> &list) {
+    std::vector<Case> cases;
+    for (auto &[shape, axes] : list) cases.push_back(case_of(shape, {{"axes", axes}}));
+    return cases;
+}
+static std::vector<Case> reduce_cases() {
+    return over_axes({{"[n,3,2,5]", {0, 2, 3}},
+                      {"[n,3,2,5]", {0, 1, 2, 3}},
+                      {"[n,3,2,5]", {2, 3}},
+                      {"[n,3,2,5]", {1}},
+                      {"[n,3]", {0}},
+                      {"[n,3]", {1}},
+                      {"[n]", {0}},
+                      {"[2,5]", {0}}});
+}
+static std::vector<Case> partial_cases() {
+    return over_axes(
+        {{"[n,3,2,5]", {0, 2, 3}}, {"[n,3,2,5]", {0, 1, 2, 3}}, {"[n,3]", {0}}, {"[n]", {0}}, {"[n,3,2,5]", {0}}});
+}
 extern const OpDef sum_op;
 const OpDef sum_op = {.name = "sum",
                       .summary = "sum over axes",
@@ -94,7 +113,8 @@ const OpDef sum_op = {.name = "sum",
                       .lower = lower_sum,
                       .statement = "sum",
                       .padding = Padding::if_all,
-                      .reference = sum_reference};
+                      .reference = sum_reference,
+                      .cases = reduce_cases};
 extern const OpDef mean_op;
 const OpDef mean_op = {.name = "mean",
                        .summary = "mean over axes",
@@ -103,7 +123,8 @@ const OpDef mean_op = {.name = "mean",
                        .infer = infer_reduced,
                        .gradient = mean_gradient,
                        .lower = lower_mean,
-                       .reference = mean_reference};
+                       .reference = mean_reference,
+                       .cases = reduce_cases};
 
 static std::vector<ValueType> infer_partial(const Graph &graph, const Node &node) {
     Shape shape = infer_reduced(graph, node)[0].shape;
@@ -127,7 +148,8 @@ const OpDef partial_sum_op = {.name = "partial_sum",
                               .infer = infer_partial,
                               .statement = "sum",
                               .masked_input = 0,
-                              .reference = partial_reference};
+                              .reference = partial_reference,
+                              .cases = partial_cases};
 
 static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) {
     Shape shape(node.attrs.list("shape"));
@@ -154,6 +176,12 @@ static void merge_reference(const Graph &, const Node &node, const Inputs &in, c
     if (count > 0)
         for (double &x : out[0]->data) x /= double(in[0]->batch * count);
 }
+static std::vector<Case> merge_cases() {
+    auto of = [](const char *partial, int64_t mean_count, std::vector<int64_t> shape) {
+        return case_of(partial, {{"mean_count", mean_count}, {"shape", std::move(shape)}});
+    };
+    return {of("[b,1]", 1, {1}), of("[b,3,1,1]", 30, {1, 3, 1, 1}), of("[b,2,3,5,5]", 0, {2, 3, 5, 5})};
+}
 extern const OpDef sum_merge_op;
 const OpDef sum_merge_op = {.name = "sum_merge",
                             .summary = "sum over blocks, in block order",
@@ -161,7 +189,8 @@ const OpDef sum_merge_op = {.name = "sum_merge",
                             .max_inputs = 1,
                             .infer = infer_merge,
                             .kernel = merge_kernel,
-                            .reference = merge_reference};
+                            .reference = merge_reference,
+                            .cases = merge_cases};
 
 static std::vector<ValueType> infer_reshape(const Graph &graph, const Node &node) {
     Shape from = graph.shape(node.inputs[0]), to(node.attrs.list("shape"));
@@ -175,6 +204,11 @@ static std::vector<ValueId> reshape_gradient(Graph &g, const Node &n, const std:
 static void reshape_reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
     out[0]->data = in[0]->data;
 }
+static std::vector<Case> reshape_cases() {
+    using List = std::vector<int64_t>;
+    return {case_of("[n,3,2,5]", {{"shape", List{Shape::batch, 30}}}), case_of("[3,1]", {{"shape", List{3}}}),
+            case_of("[1]", {{"shape", List{}}})};
+}
 extern const OpDef reshape_op;
 const OpDef reshape_op = {.name = "reshape",
                           .summary = "another shape of the same elements",
@@ -184,6 +218,7 @@ const OpDef reshape_op = {.name = "reshape",
                           .gradient = reshape_gradient,
                           .alias = true,
                           .padding = Padding::if_all,
-                          .reference = reshape_reference};
+                          .reference = reshape_reference,
+                          .cases = reshape_cases};
 
 } // namespace cryolite

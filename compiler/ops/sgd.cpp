@@ -61,6 +61,14 @@ static void reference(const Graph &, const Node &n, const Inputs &in, const Outp
     }
 }
 
+static std::vector<Case> cases() {
+    auto of = [](const char *shapes, double momentum, double decay, bool nesterov) {
+        return case_of(shapes, {{"momentum", momentum}, {"weight_decay", decay}, {"nesterov", nesterov}});
+    };
+    return {of("[3,2,5,5] [3,2,5,5] []", 0, 0, false), of("[7] [7] []", 0, 1e-2, false),
+            of("[7] [7] [7] []", 0.9, 0, false), of("[2,3] [2,3] [2,3] []", 0.9, 1e-2, true),
+            of("[256,400] [256,400] [256,400] []", 0.9, 0, false)}; // in tiles
+}
 extern const OpDef sgd_op;
 const OpDef sgd_op = {.name = "sgd",
                       .summary = "one step of stochastic gradient descent",
@@ -68,6 +76,7 @@ const OpDef sgd_op = {.name = "sgd",
                       .max_inputs = 4,
                       .infer = infer,
                       .kernel = kernel,
-                      .reference = reference};
+                      .reference = reference,
+                      .cases = cases};
 
 } // namespace cryolite
