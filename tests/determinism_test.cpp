@@ -2,6 +2,7 @@
 #include "fixture.h"
 #include "networks.h"
 
+#include <cstdio>
 #include <gtest/gtest.h>
 
 using namespace cryolite;
@@ -25,6 +26,7 @@ TEST(Determinism, OneHashForAnyNumberOfThreads) {
     uint64_t one = train(model, batches, 1);
     uint64_t start = (model.initialize(7), model.hash());
     EXPECT_NE(one, start) << "nothing was trained";
+    std::printf("    %d steps, 1 thread: %016llx\n", steps, (unsigned long long)one);
     for (int threads : {2, 3, 8, 16}) EXPECT_EQ(train(model, batches, threads), one) << threads << " threads";
 }
 
