@@ -148,6 +148,7 @@ set(model_test_sources
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
+    tests/random_networks_test.cpp
     tests/special_values_test.cpp
 )
 
@@ -156,9 +157,11 @@ set(test_support_sources
     tests/consumer/consumer.cpp
     tests/consumer/small.cpp
     tests/consumer_models.cpp
+    tests/differential.cpp
     tests/fixture.cpp
     tests/kernel_library_test.cpp
     tests/op_graph.cpp
     tests/pointwise_reference.cpp
+    tests/random_network.cpp
     tests/run_kernels.cpp
 )

@@ -1,6 +1,8 @@
 // exp, log, sigmoid and tanh by range reduction and minimax polynomials. Three rules keep them right under Halide's
 // default (fast) float mode: steps that must not be reassociated are strict; clamps are selects on strict comparisons,
 // which keep NaN (others become max or min and lose it); nothing relies on x - x or 0 * x.
+// Comparisons of floats are strict everywhere: others are undefined for NaN and infinities, and -inf < a - b may turn
+// into b < a + inf, upon which LLVM drops the whole kernel.
 #include "algorithms_math.h"
 
 namespace cryolite {
@@ -64,17 +66,19 @@ Expr float_tanh(Expr x) {
     Expr a = abs(x);
     Reduced e = reduced_exp(clamped(a + a, 0.f, 20.f)); // tanh(10) rounds to 1
     Expr large = 1.f - strict_div(2.f, e.power * power_of_two(e.biased) + 1.f);
-    return select(0.625f < a, select(x < 0.f, -large, large), small); // NaN takes the polynomial
+    return select(strict_less(0.625f, a), select(strict_less(x, 0.f), -large, large),
+                  small); // NaN takes the polynomial
 }
 
 Expr float_log(Expr x) {
     const float tiny = 1.17549435e-38f;
-    Expr normal = select(x < tiny, x * 8388608.f, x); // denormals, where they are not flushed
+    Expr small = strict_less(x, tiny),
+         normal = select(small, x * 8388608.f, x); // denormals, where they are not flushed
     Expr bits = reinterpret(Int(32), normal);
     // m in [sqrt(1/2), sqrt(2))
     Expr exponent = (bits - 0x3f3504f3) >> 23;
     Expr m = reinterpret(Float(32), bits - (exponent << 23));
-    Expr e = cast<float>(exponent) - select(x < tiny, 23.f, 0.f);
+    Expr e = cast<float>(exponent) - select(small, 23.f, 0.f);
     Expr r = strict_sub(m, 1.f);
     Expr p = 7.0376836292e-2f;
     for (float c : {-1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f, -1.6668057665e-1f,
@@ -84,10 +88,10 @@ Expr float_log(Expr x) {
     Expr tail = strict_sub(strict_add(strict_mul(z, r * p), strict_mul(e, ln2_low)), strict_mul(z, 0.5f));
     Expr y = strict_add(strict_add(r, tail), strict_mul(e, ln2_high));
     const float inf = std::numeric_limits<float>::infinity();
-    // +Inf and NaN, told by their bits: comparisons with Inf are folded away.
+    // +Inf and NaN, told by their bits.
     y = select((reinterpret(Int(32), x) & 0x7fffffff) < 0x7f800000, y, x);
-    y = select(x == 0.f, -inf, y);
-    return select(x < 0.f, std::numeric_limits<float>::quiet_NaN(), y);
+    y = select(strict_equal(x, 0.f), -inf, y);
+    return select(strict_less(x, 0.f), std::numeric_limits<float>::quiet_NaN(), y);
 }
 
 namespace {
@@ -108,9 +112,11 @@ Expr strict_div(Expr a, Expr b) { return strict(Halide::Internal::Call::strict_d
 
 Expr strict_less(Expr a, Expr b) { return strict(Halide::Internal::Call::strict_lt, a, b, Halide::Bool()); }
 
-Expr max_with_nan(Expr a, Expr b) { return select(is_nan(a) || b < a, a, b); }
+Expr strict_equal(Expr a, Expr b) { return strict(Halide::Internal::Call::strict_eq, a, b, Halide::Bool()); }
 
-Expr min_with_nan(Expr a, Expr b) { return select(is_nan(a) || a < b, a, b); }
+Expr max_with_nan(Expr a, Expr b) { return select(is_nan(a) || strict_less(b, a), a, b); }
+
+Expr min_with_nan(Expr a, Expr b) { return select(is_nan(a) || strict_less(a, b), a, b); }
 
 Expr mixed_bits(Expr x) {
     x = cast<uint32_t>(x);

@@ -22,6 +22,7 @@ Halide::Expr strict_sub(Halide::Expr a, Halide::Expr b);
 Halide::Expr strict_mul(Halide::Expr a, Halide::Expr b);
 Halide::Expr strict_div(Halide::Expr a, Halide::Expr b);
 Halide::Expr strict_less(Halide::Expr a, Halide::Expr b);
+Halide::Expr strict_equal(Halide::Expr a, Halide::Expr b);
 
 // A well mixed 32-bit hash of a 32-bit integer.
 Halide::Expr mixed_bits(Halide::Expr x);

@@ -29,7 +29,7 @@ const std::map<std::string, Unary> unary_rules{
     {"log", float_log},
     {"neg", [](Expr x) { return -x; }},
     {"reciprocal", [](Expr x) { return strict_div(1.f, x); }},
-    {"relu", [](Expr x) { return select(0.f < x || is_nan(x), x, 0.f); }}, // max and a lone < lose NaN
+    {"relu", [](Expr x) { return select(strict_less(0.f, x) || is_nan(x), x, 0.f); }}, // max and a lone < lose NaN
     {"rsqrt", [](Expr x) { return strict_div(1.f, sqrt(x)); }},
     {"sigmoid", float_sigmoid},
     {"sqrt", [](Expr x) { return sqrt(x); }},
@@ -41,11 +41,11 @@ const std::map<std::string, Binary> binary_rules{
     {"add", [](Expr a, Expr b) { return a + b; }},
     {"div", [](Expr a, Expr b) { return strict_div(a, b); }},
     // Halide turns a >= b into !(a < b), which holds for NaN.
-    {"greater_equal", [](Expr a, Expr b) { return select(b < a || a == b, 1.f, 0.f); }},
+    {"greater_equal", [](Expr a, Expr b) { return select(strict_less(b, a) || strict_equal(a, b), 1.f, 0.f); }},
     {"max", max_with_nan},
     {"min", min_with_nan},
     {"mul", [](Expr a, Expr b) { return a * b; }},
-    {"relu_grad", [](Expr dy, Expr x) { return select(x > 0.f || is_nan(x), dy, 0.f); }},
+    {"relu_grad", [](Expr dy, Expr x) { return select(strict_less(0.f, x) || is_nan(x), dy, 0.f); }},
     {"sub", [](Expr a, Expr b) { return a - b; }},
 };
 
@@ -272,7 +272,7 @@ Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     Var l("l"), w("w"), h("h"), c("c"), b("b");
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
-    auto better = [](Expr e, Expr best) { return best < e || (is_nan(e) && !is_nan(best)); };
+    auto better = [](Expr e, Expr best) { return strict_less(best, e) || (is_nan(e) && !is_nan(best)); };
     if (unrolls_search(p)) {
         Expr best = window_element(s, 1, point, 0, 0, -infinity), position = 0;
         for (int i = 1; i < p.area(); i++) {

@@ -87,7 +87,8 @@ template <class Dy, class Weight> struct GradInput {
         dx.split(v.x, xo, xi, t.x, TailStrategy::GuardWithIf).split(v.c, co, ci, t.c, TailStrategy::ShiftInwards);
         dx.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci).never_partition_all();
         if (tiles > 1) dx.partition(xo, Halide::Partition::Auto);
-        sum.compute_at(dx, co).bound(v.x, 0, t.x).vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+        sum.compute_at(dx, co).bound(v.x, 0, t.x).bound_extent(v.y, 1);
+        sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
         sum.update().reorder(v.l, v.c, d[0], d[1], d[2], d[3]).vectorize(v.l, lanes);
         sum.update().unroll(v.c).unroll(d[0]).unroll(d[1]).never_partition_all();
     }
@@ -102,7 +103,9 @@ void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile t
     out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
     out.never_partition_all();
     if (tiles_x > 1) out.partition(xo, Halide::Partition::Auto);
-    sum.compute_at(out, co).vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+    // One row is needed, but bounds inference makes no constant of it where padding exceeds the window.
+    sum.compute_at(out, co).bound_extent(v.y, 1);
+    sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
     const bool unroll = window * tile.x * tile.c <= most_unrolled_fmas;
     sum.update().reorder(v.l, v.x, v.c, d.x, d.z, d.y).vectorize(v.l, lanes).unroll(v.x).unroll(v.c);
     if (unroll) sum.update().unroll(d.x);

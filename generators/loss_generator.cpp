@@ -24,7 +24,7 @@ struct Exponentials {
         best(l, b) = Tuple(Expr(-std::numeric_limits<float>::infinity()), Expr(0));
         Expr now = x(l, r, b), largest = best(l, b)[0];
         // The first NaN wins, so that it reaches every result.
-        Expr better = largest < now || (is_nan(now) && !is_nan(largest));
+        Expr better = strict_less(largest, now) || (is_nan(now) && !is_nan(largest));
         best(l, b) = Tuple(select(better, now, largest), select(better, r, best(l, b)[1]));
         e(l, c, b) = float_exp(strict_sub(x(l, c, b), best(l, b)[0]));
         total(l, b) = 0.f;

@@ -1,0 +1,126 @@
+// Random networks, every way they can be computed (differential.h). A network that fails is shrunk, and printed as
+// text. CRYOLITE_RANDOM_NETWORKS: how many, 300 unless set; CRYOLITE_RANDOM_FIRST: the first seed, 0 unless set.
+#include "differential.h"
+#include "op_graph.h"
+#include "random_network.h"
+#include "run_kernels.h"
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+using namespace cryolite;
+using namespace cryolite::test;
+
+namespace {
+
+uint64_t number_from(const char *variable, uint64_t otherwise) {
+    const char *text = std::getenv(variable);
+    return text && *text ? std::strtoull(text, nullptr, 10) : otherwise;
+}
+
+// Numbers near a kink or a tie may fall to either side of it; with other numbers they do not.
+Verdict judge(const Genome &genome, uint64_t seed, DifferentialOptions options = {}) {
+    Verdict verdict;
+    for (uint64_t data : {seed + 1, seed + 4, seed + 7}) {
+        options.data = data;
+        try {
+            verdict = compare(*grow(genome), options);
+        } catch (const CompileError &error) { return {Verdict::skipped, error.what()}; }
+        if (verdict.kind != Verdict::differs) return verdict;
+    }
+    return verdict;
+}
+
+Genome smallest(const Genome &genome, uint64_t seed, const DifferentialOptions &options = {}) {
+    return shrink(genome, [&](const Genome &other) { return judge(other, seed, options).kind == Verdict::differs; });
+}
+
+std::string report(const Genome &genome, uint64_t seed) {
+    Verdict verdict = judge(genome, seed);
+    return "seed " + std::to_string(seed) + ", " + verdict.blame + ": " + verdict.detail + "\n" +
+           print(grow(genome)->graph());
+}
+
+TEST(RandomNetworks, AgreeWithTheirReferences) {
+    const uint64_t first = number_from("CRYOLITE_RANDOM_FIRST", 0),
+                   count = number_from("CRYOLITE_RANDOM_NETWORKS", 300);
+    uint64_t agreed = 0, skipped = 0, nodes = 0;
+    std::map<std::string, int> reasons;
+    for (uint64_t seed = first; seed < first + count; seed++) {
+        if (isatty(2))
+            std::fprintf(stderr, "\r%llu of %llu", (unsigned long long)(seed - first), (unsigned long long)count);
+        Genome genome = random_genome(seed);
+        Verdict verdict = judge(genome, seed);
+        if (verdict.kind == Verdict::differs) {
+            ADD_FAILURE() << report(smallest(genome, seed), seed);
+        } else if (verdict.kind == Verdict::skipped) {
+            skipped++;
+            reasons[verdict.blame.substr(0, verdict.blame.find('\''))]++;
+        } else {
+            agreed++;
+            nodes += grow(genome)->graph().nodes.size();
+        }
+    }
+    if (isatty(2)) std::fprintf(stderr, "\r\033[K");
+    std::printf("random networks: %llu agree (%.1f nodes each), %llu skipped\n", (unsigned long long)agreed,
+                double(nodes) / double(std::max<uint64_t>(agreed, 1)), (unsigned long long)skipped);
+    for (const auto &[why, times] : reasons) std::printf("    %4d skipped: %s\n", times, why.c_str());
+    EXPECT_GT(agreed, count * 3 / 4) << "too many are skipped";
+}
+
+// A pass that makes a tanh of every sigmoid is found, blamed, and shown by a network of one gene.
+TEST(RandomNetworks, AWrongPassIsBlamedAndTheNetworkShrinks) {
+    DifferentialOptions options;
+    options.compile = false;
+    options.meddle = [](const std::string &pass, Graph graph) {
+        if (pass != "simplify_lowered") return graph;
+        for (Node &node : graph.nodes)
+            if (node.op == find_op("sigmoid")) node.op = find_op("tanh");
+        return graph;
+    };
+    int found = 0;
+    for (uint64_t seed = 0; seed < 60; seed++) {
+        Genome genome = random_genome(seed);
+        Verdict verdict = judge(genome, seed, options);
+        if (verdict.kind != Verdict::differs) continue;
+        found++;
+        EXPECT_NE(verdict.blame.find("pass 'simplify_lowered'"), std::string::npos) << verdict.blame;
+        EXPECT_EQ(smallest(genome, seed, options).genes.size(), 1u) << "seed " << seed;
+    }
+    EXPECT_GT(found, 10);
+}
+
+// Graphs that were wrong once.
+TEST(FoundGraphs, StayRight) {
+    const char *texts[] = {
+        // -inf < a - b became b < a + inf, and LLVM dropped the kernel.
+        R"(graph padded_max_of_a_difference {
+          %0 : f32[n,1,1,1] = input() {shape=[-1,1,1,1]}
+          %1 : f32[1,1,1,1] = parameter() {name="mean", shape=[1,1,1,1]}
+          %2 : f32[n,1,1,1] = sub(%0, %1)
+          %3 : f32[n,1,1,1] = max_pool2d(%2) {padding=1, stride=3, window=3}
+          output(%3) {name="y"}
+        })",
+        // A sum over a dimension that no term names.
+        R"(graph sum_of_a_broadcast {
+          %0 : f32[n,1] = input() {shape=[-1,1]}
+          %1 : f32[n,5] = broadcast(%0) {shape=[-1,5]}
+          %2 : f32[n,1] = sum(%1) {axes=[1]}
+          output(%2) {name="y"}
+        })",
+    };
+    for (const char *text : texts) {
+        Graph graph = parse(text);
+        SCOPED_TRACE(graph.name);
+        InterpreterInputs inputs{.batch = 21, .images = numbers(1, 21), .stored = {{"mean", {0.25}}}};
+        std::vector<double> ours = run_kernels(graph, inputs).outputs.at("y"),
+                            expected = interpret(graph, inputs).outputs.at("y");
+        ASSERT_EQ(ours.size(), expected.size());
+        for (size_t i = 0; i < ours.size(); i++) EXPECT_FLOAT_EQ(float(ours[i]), float(expected[i])) << i;
+    }
+}
+
+} // namespace
