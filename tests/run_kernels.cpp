@@ -1,6 +1,7 @@
 #include "run_kernels.h"
 
 #include "codegen.h"
+#include "guarded.h"
 #include "jit.h"
 #include "passes.h"
 #include "times.h"
@@ -8,6 +9,7 @@
 #include "../runtime/float_mode.h"
 #include "../runtime/plan_format.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -59,8 +61,8 @@ struct Runner {
     const KernelTarget &target;
     const LinkedObjects &objects;
     const Times times;
-    std::vector<ValueId> root;                // by ValueId: behind aliases
-    std::vector<std::vector<uint32_t>> store; // by root: float32 or int32, block after block
+    std::vector<ValueId> root;  // by ValueId: behind aliases
+    std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;
 
     Runner(const Graph &graph, const InterpreterInputs &inputs, const KernelContext &context,
@@ -77,12 +79,13 @@ struct Runner {
         const Shape &shape = graph.shape(v);
         return shape.elements() * (shape.batched() ? context.lanes : 1);
     }
-    std::vector<uint32_t> &bits(ValueId v) { return store[size_t(root[size_t(v)])]; }
+    Guarded &bits(ValueId v) { return store[size_t(root[size_t(v)])]; }
 
     // Room for a result. Nothing may read what nobody wrote: that is a NaN.
     void make_room(ValueId v) {
         int64_t count = elements(v) * (graph.shape(v).per_block() ? context.max_blocks() : 1);
-        bits(v).assign(size_t(count), to_bits(std::numeric_limits<float>::quiet_NaN()));
+        bits(v) = Guarded(size_t(count));
+        std::fill_n(bits(v).data(), count, to_bits(std::numeric_limits<float>::quiet_NaN()));
     }
 
     static uint32_t to_bits(float x) {
@@ -104,11 +107,11 @@ struct Runner {
 
     // Given values; samples that the last block lacks are zeros.
     void fill(ValueId v, const std::vector<double> &data) {
-        std::vector<uint32_t> &words = bits(v);
+        const Guarded &words = bits(v);
         auto word = [&](double x) {
             return graph.type(v).type == Type::i32 ? uint32_t(int32_t(x)) : to_bits(float(x));
         };
-        words.assign(words.size(), 0);
+        std::fill_n(words.data(), words.size(), 0);
         if (!graph.shape(v).batched()) {
             for (size_t i = 0; i < data.size(); i++) words.at(i) = word(data[i]);
             return;
@@ -119,7 +122,7 @@ struct Runner {
     }
 
     std::vector<double> read(ValueId v) {
-        const std::vector<uint32_t> &words = bits(v);
+        const Guarded &words = bits(v);
         const Shape &shape = graph.shape(v);
         std::vector<double> data;
         // Rows of samples lie one after another, as whole values do.
@@ -189,9 +192,12 @@ struct Runner {
             buffer.dim = dims[a].data();
             argv.push_back(&buffer);
         }
+        const std::string name = "kernel '" + spec_of(kernel, context).key() + "'";
+        GuardWatch watch(name);
         int code = function(argv.data());
-        if (code != 0)
-            throw InternalError("kernel '" + spec_of(kernel, context).key() + "' says " + std::to_string(code));
+        if (code != 0) throw InternalError(name + " says " + std::to_string(code));
+        for (ValueId v : node.outputs)
+            if (!bits(v).slack_is_whole()) throw InternalError(name + " writes before its result");
     }
 
     void run(const Node &node, Space space) {

@@ -1,5 +1,5 @@
 // A graph through its real kernels: what interpret() says in float64, in float32 as it ships. Knows nothing of plans:
-// every value has storage of its own, and nodes run in the order of the graph.
+// every value has storage of its own between guard pages (guarded.h), and nodes run in the order of the graph.
 //
 //   Interpreted ours = run_kernels(graph, inputs), expected = interpret(graph, inputs);
 #ifndef CRYOLITE_TESTS_RUN_KERNELS_H
