@@ -145,6 +145,7 @@ set(compiler_test_sources
 set(model_test_sources
     tests/batch_norm_test.cpp
     tests/determinism_test.cpp
+    tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
     tests/special_values_test.cpp
@@ -157,5 +158,7 @@ set(test_support_sources
     tests/consumer_models.cpp
     tests/fixture.cpp
     tests/kernel_library_test.cpp
+    tests/op_graph.cpp
     tests/pointwise_reference.cpp
+    tests/run_kernels.cpp
 )

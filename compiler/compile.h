@@ -62,6 +62,8 @@ std::vector<EmitStage> emit_stages();
 void emit(const Network &network, const CompileOptions &options, const std::string &stage, const std::string &mode,
           const std::string &kernel, std::ostream &out);
 
+class LinkedObjects; // jit.h
+
 // The objects of a model, linked into this process by ORC. Halide targets that this machine cannot run are refused.
 class LoadedModel {
 public:
@@ -72,8 +74,7 @@ public:
     const cryo_program *program() const { return program_; }
 
 private:
-    struct Jit;
-    std::unique_ptr<Jit> jit_;
+    std::unique_ptr<LinkedObjects> objects_;
     const cryo_program *program_ = nullptr;
 };
 

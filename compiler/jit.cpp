@@ -1,9 +1,7 @@
-// The objects that ship, linked into this process by LLVM's ORC: no linker, no shared library, no second code path.
-#include "compile.h"
+// The very objects that ship: there is no second code path.
+#include "jit.h"
 
 #include "graph.h"
-
-#include "../runtime/plan_format.h"
 
 #include <Halide.h>
 #include <llvm/ExecutionEngine/Orc/LLJIT.h>
@@ -14,47 +12,59 @@
 
 namespace cryolite {
 
-struct LoadedModel::Jit {
+struct LinkedObjects::Jit {
     std::unique_ptr<llvm::orc::LLJIT> lljit;
 };
 
-template <typename T> static T take(llvm::Expected<T> value, const std::string &model) {
-    if (!value) throw InternalError("loading '" + model + "': " + llvm::toString(value.takeError()));
+template <typename T> static T take(llvm::Expected<T> value, const std::string &name) {
+    if (!value) throw InternalError("loading '" + name + "': " + llvm::toString(value.takeError()));
     return std::move(*value);
 }
 
-static void check(llvm::Error error, const std::string &model) {
-    if (error) throw InternalError("loading '" + model + "': " + llvm::toString(std::move(error)));
+static void check(llvm::Error error, const std::string &name) {
+    if (error) throw InternalError("loading '" + name + "': " + llvm::toString(std::move(error)));
 }
 
-static void check_runs_here(const CompiledModel &model) {
-    Halide::Target wanted(model.target), here = Halide::get_host_target();
+static void check_runs_here(const std::string &target) {
+    Halide::Target wanted(target), here = Halide::get_host_target();
     bool runs = wanted.arch == here.arch && wanted.os == here.os && wanted.bits == here.bits;
     for (int f = 0; runs && f < Halide::Target::FeatureEnd; f++) {
         auto feature = Halide::Target::Feature(f);
+        if (feature == Halide::Target::ASAN) continue; // no feature of the machine
         if (wanted.has_feature(feature) && !here.has_feature(feature)) runs = false;
     }
-    if (!runs) throw CompileError("target '" + model.target + "' does not run on this machine, " + here.to_string());
+    if (!runs) throw CompileError("target '" + target + "' does not run on this machine, " + here.to_string());
 }
 
-LoadedModel::LoadedModel(const CompiledModel &model) : jit_(std::make_unique<Jit>()) {
+LinkedObjects::LinkedObjects(const std::vector<CompiledObject> &objects, const std::string &target,
+                             const std::string &name)
+    : jit_(std::make_unique<Jit>()), name_(name) {
     static std::once_flag initialized;
     std::call_once(initialized, [] {
         llvm::InitializeNativeTarget();
         llvm::InitializeNativeTargetAsmPrinter();
     });
-    check_runs_here(model);
-    jit_->lljit = take(llvm::orc::LLJITBuilder().create(), model.name);
+    check_runs_here(target);
+    jit_->lljit = take(llvm::orc::LLJITBuilder().create(), name);
     llvm::orc::LLJIT &lljit = *jit_->lljit;
     char prefix = lljit.getDataLayout().getGlobalPrefix();
     lljit.getMainJITDylib().addGenerator(
-        take(llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(prefix), model.name));
-    for (const CompiledObject &object : model.objects) {
+        take(llvm::orc::DynamicLibrarySearchGenerator::GetForCurrentProcess(prefix), name));
+    for (const CompiledObject &object : objects) {
         llvm::StringRef bytes(object.bytes.data(), object.bytes.size());
-        check(lljit.addObjectFile(llvm::MemoryBuffer::getMemBufferCopy(bytes, object.name)), model.name);
+        check(lljit.addObjectFile(llvm::MemoryBuffer::getMemBufferCopy(bytes, object.name)), name);
     }
-    program_ = take(lljit.lookup(model.name + "_program"), model.name).toPtr<const cryo_program *>();
 }
+
+LinkedObjects::~LinkedObjects() = default;
+
+void *LinkedObjects::address(const std::string &symbol) const {
+    return take(jit_->lljit->lookup(symbol), name_).toPtr<void *>();
+}
+
+LoadedModel::LoadedModel(const CompiledModel &model)
+    : objects_(std::make_unique<LinkedObjects>(model.objects, model.target, model.name)),
+      program_(objects_->lookup<const cryo_program *>(model.name + "_program")) {}
 
 LoadedModel::~LoadedModel() = default;
 

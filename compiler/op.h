@@ -57,6 +57,7 @@ struct Case {
     std::vector<ValueType> inputs;
     Attrs attrs;
     double low = -1, high = 1;
+    bool large = false; // too large for finite differences
 };
 
 struct OpDef {

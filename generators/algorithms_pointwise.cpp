@@ -64,9 +64,10 @@ struct Windows {
     int covering() const { return (window + stride - 1) / stride; }
 };
 
-// Many overlapping or padded windows, unrolled, take Halide minutes to compile.
+// A search is such a chain. Many overlapping or padded windows take Halide minutes, too.
+constexpr int largest_unrolled_search = 9;
 bool unrolls_search(const Windows &p) {
-    return p.area() <= largest_unrolled_window && p.padding == 0 && p.covering() <= 2;
+    return p.area() <= largest_unrolled_search && p.padding == 0 && p.covering() <= 2;
 }
 
 // `large` is the shape before pooling.
@@ -100,6 +101,13 @@ Cover cover(Expr x, int k, const Windows &p, int extent, int pooled) {
     Expr offset = Halide::Internal::simplify(x + p.padding - number * p.stride);
     if (always) return {number, offset, Expr()};
     return {clamp(number, 0, pooled - 1), offset, number >= 0 && number < pooled && offset < p.window};
+}
+
+// A tree: a maximum reads its operands several times, and a chain of n would be 3^n terms to Halide.
+Expr largest_of(const std::vector<Expr> &elements, size_t begin, size_t end) {
+    if (end - begin == 1) return elements[begin];
+    size_t middle = (begin + end) / 2;
+    return max_with_nan(largest_of(elements, begin, middle), largest_of(elements, middle, end));
 }
 
 Expr both(Expr a, Expr b) { return !a.defined() ? b : !b.defined() ? a : a && b; }
@@ -185,14 +193,14 @@ Expr Evaluator::window_element(const ProgramStatement &s, int i, const Point &ou
 Expr Evaluator::pool_in_line(const ProgramStatement &s, const Point &point) {
     const int window = s.attributes.at("window");
     const bool average = s.op == "avg_pool2d";
-    Expr total;
-    for (int r = 0; r < window; r++) {
-        for (int c = 0; c < window; c++) {
-            Expr e = window_element(s, 0, point, r, c, average ? 0.f : -infinity);
-            total = !total.defined() ? e : average ? total + e : max_with_nan(total, e);
-        }
-    }
-    return average ? total * (1.f / (window * window)) : total;
+    std::vector<Expr> elements;
+    for (int r = 0; r < window; r++)
+        for (int c = 0; c < window; c++)
+            elements.push_back(window_element(s, 0, point, r, c, average ? 0.f : -infinity));
+    if (!average) return largest_of(elements, 0, elements.size());
+    Expr total = elements[0];
+    for (size_t i = 1; i < elements.size(); i++) total = total + elements[i];
+    return total * (1.f / (window * window));
 }
 
 // Points at which an element of `statement`, written in line, evaluates what is below its windows.

@@ -121,6 +121,14 @@ private:
         return result;
     }
 
+    // A term of a sum. Halide loops over those dimensions only that an update names: a term that does not depend on one
+    // would be added once.
+    static Expr over_all(const RDom &r, Expr term) {
+        for (int d = 0; d < r.dimensions(); d++)
+            if (!Halide::Internal::expr_uses_var(term, r[d].name())) term = Halide::select(r[d] >= 0, term, 0.f);
+        return term;
+    }
+
     // Staged Funcs made since `from`, in the innermost loop of their consumer.
     void schedule_staged(Func consumer, Halide::VarOrRVar at, size_t from) {
         for (size_t i = from; i < evaluator_.staged().size(); i++) {
@@ -194,7 +202,7 @@ private:
                 terms[k].push_back(evaluator_.value(program_.statements[group[k]].operands[0].statement, p));
         });
         for (size_t k = 0; k < group.size(); k++)
-            totals[k] = totals[k] + lane_sum([&](int i) { return terms[k][i]; }, static_cast<int>(terms[k].size()));
+            totals[k] = totals[k] + over_all(r, lane_sum([&](int i) { return terms[k][i]; }, int(terms[k].size())));
         define(sums, kept_vars, totals);
 
         // The result's coordinates: 0 in reduced dimensions.
@@ -314,7 +322,7 @@ private:
         std::vector<Expr> totals = values_of(sums, kept, group.size());
         for (size_t k = 0; k < group.size(); k++) {
             Expr e = evaluator_.value(program_.statements[group[k]].operands[0].statement, point);
-            totals[k] = totals[k] + (guard.defined() ? Halide::select(guard, e, 0.f) : e);
+            totals[k] = totals[k] + over_all(r, guard.defined() ? Halide::select(guard, e, 0.f) : e);
         }
         define(sums, kept_vars, totals);
         std::vector<Expr> results;

@@ -173,8 +173,10 @@ TEST(MaskPadding, TheGradientBehindBatchNormAlone) {
                 EXPECT_EQ(node.layer, "1");
             }
         ASSERT_EQ(masked.size(), 1u);
-        for (const Node &node : graph.nodes)
-            if (node.op == find_op("conv2d_grad_weight_partial")) EXPECT_EQ(node.inputs[1], masked[0]);
+        for (const Node &node : graph.nodes) {
+            if (node.op != find_op("conv2d_grad_weight_partial")) continue;
+            EXPECT_EQ(node.inputs[1], masked[0]);
+        }
     });
 }
 

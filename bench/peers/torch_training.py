@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Trains LeNet with and without batch normalization in PyTorch, with the recipe and the rows of scripts/accuracy.
 
-usage: torch_training.py [--data FOLDER] [--epochs 10] [--seeds 5] [--threads 2]
-Prints a line a run: loss and training accuracy over the last epoch, test accuracy after it. Needs torch and numpy.
+usage: torch_training.py [--data FOLDER] [--epochs 10] [--seeds 5] [--threads 2] [--initial FOLDER]
+Prints a line a run: loss and training accuracy over the last epoch, test accuracy after it. --initial writes the initial
+weights, <network>-<seed>.safetensors, for `train --load`. Needs torch and numpy.
 """
 import argparse
 import gzip
+import json
 import pathlib
+import struct
 
 import numpy as np
 import torch
@@ -38,12 +41,29 @@ def network(name):
     return net
 
 
-def train(name, rate, seed, epochs, data):
+def save(net, path):
+    """As safetensors, float32."""
+    header, values = {}, b""
+    for name, tensor in net.state_dict().items():
+        if tensor.dtype == torch.float32:
+            data = tensor.numpy().tobytes()
+            offsets = [len(values), len(values) + len(data)]
+            header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": offsets}
+            values += data
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + values)
+
+
+def train(name, rate, seed, epochs, data, initial):
     (images, labels), (test_images, test_labels) = data
     torch.manual_seed(seed)
     net = network(name)
+    if initial:
+        initial.mkdir(parents=True, exist_ok=True)
+        save(net, initial / f"{name}-{seed}.safetensors")
     optimizer = torch.optim.SGD(net.parameters(), lr=rate)
     cross_entropy = nn.CrossEntropyLoss()
+    loss_sum, right = 0.0, 0
     for _ in range(epochs):
         net.train()
         loss_sum, right = 0.0, 0
@@ -67,13 +87,14 @@ def main():
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--initial", type=pathlib.Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load(options.data, "train"), load(options.data, "t10k")
     print(f"{'network':22} {'rate':>5} {'seed':>5} {'loss':>8} {'train':>8} {'test':>8}")
     for name, rate in ROWS:
         for seed in range(options.seeds):
-            row = train(name, rate, seed, options.epochs, data)
+            row = train(name, rate, seed, options.epochs, data, options.initial)
             print(f"{name:22} {rate:5} {seed:5} " + " ".join(f"{value:8.4f}" for value in row), flush=True)
 
 

@@ -222,7 +222,9 @@ static std::vector<Case> grad_cases() { // dy, x, mean, var, weight, dweight, db
         {"[n,3] [n,3] [1,3] [1,3] [3] [1,3] [1,3]", "[n,2,3,5] [n,2,3,5] [1,2,1,1] [1,2,1,1] [2] [1,2,1,1] [1,2,1,1]"},
         {{"eps", 1e-5}}, 0.5, 2);
 }
-static std::vector<Case> stats_cases() { return cases_of({"[n,3]", "[n,1]", "[n,3,2,5]", "[n,1,3,3]", "[n,2,1,1]"}); }
+static std::vector<Case> stats_cases() {
+    return cases_of({"[n,3]", "[n,1]", "[n,3,2,5]", "[n,1,3,3]", "[n,2,1,1]", "[n,67,23,29]"});
+}
 static std::vector<Case> stats_merge_cases() {
     using List = std::vector<int64_t>;
     return {case_of("[b,3,2]", {{"count", int64_t(10)}, {"shape", List{1, 3, 1, 1}}}),

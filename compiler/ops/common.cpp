@@ -56,6 +56,14 @@ Case case_of(const std::string &shapes, Attrs attrs, double low, double high) {
     for (const Shape &shape : parse_shapes(shapes)) result.inputs.push_back({shape, Type::f32});
     return result;
 }
+std::vector<Case> large(std::vector<Case> cases) {
+    for (Case &c : cases) c.large = true;
+    return cases;
+}
+std::vector<Case> operator+(std::vector<Case> a, const std::vector<Case> &b) {
+    a.insert(a.end(), b.begin(), b.end());
+    return a;
+}
 std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &attrs, double low, double high) {
     std::vector<Case> cases;
     for (const std::string &list : shapes) cases.push_back(case_of(list, attrs, low, high));

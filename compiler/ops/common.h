@@ -35,6 +35,11 @@ Case case_of(const std::string &shapes, Attrs attrs = {}, double low = -1, doubl
 std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &attrs = {}, double low = -1,
                            double high = 1);
 
+// The same cases, marked large.
+std::vector<Case> large(std::vector<Case> cases);
+// All of them.
+std::vector<Case> operator+(std::vector<Case> a, const std::vector<Case> &b);
+
 inline std::string text(int64_t number) { return std::to_string(number); }
 
 } // namespace cryolite

@@ -143,17 +143,27 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
 struct ConvCase {
     const char *x, *weight, *y;
     int64_t stride, padding;
+    bool large = false;
 };
 const ConvCase conv_cases[] = {
     {"[n,2,5,5]", "[3,2,5,5]", "[n,3,1,1]", 1, 0}, // window = input
     {"[n,1,7,5]", "[2,1,2,2]", "[n,2,2,2]", 3, 0}, // stride > window
-    {"[n,3,4,4]", "[2,3,3,3]", "[n,2,4,4]", 1, 1}, {"[n,2,5,7]", "[3,2,3,3]", "[n,3,4,5]", 2, 2},
-    {"[n,3,1,1]", "[2,3,1,1]", "[n,2,1,1]", 1, 0}, {"[n,1,1,1]", "[1,1,3,3]", "[n,1,1,1]", 1, 1}, // padding > image
-    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},                                                // window not square
+    {"[n,3,4,4]", "[2,3,3,3]", "[n,2,4,4]", 1, 1},
+    {"[n,2,5,7]", "[3,2,3,3]", "[n,3,4,5]", 2, 2},
+    {"[n,3,1,1]", "[2,3,1,1]", "[n,2,1,1]", 1, 0},
+    {"[n,1,1,1]", "[1,1,3,3]", "[n,1,1,1]", 1, 1},           // padding > image
+    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},           // window not square
+    {"[n,3,17,19]", "[7,3,7,7]", "[n,7,9,10]", 2, 3, true},  // a first layer
+    {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true}, // primes
+    {"[n,32,14,14]", "[32,32,3,3]", "[n,32,14,14]", 1, 1, true},
+    {"[n,1,23,23]", "[4,1,11,11]", "[n,4,4,4]", 4, 0, true},
 };
 static std::vector<Case> each_case(Case (*make)(const ConvCase &, Attrs)) {
     std::vector<Case> cases;
-    for (const ConvCase &c : conv_cases) cases.push_back(make(c, {{"stride", c.stride}, {"padding", c.padding}}));
+    for (const ConvCase &c : conv_cases) {
+        cases.push_back(make(c, {{"stride", c.stride}, {"padding", c.padding}}));
+        cases.back().large = c.large;
+    }
     return cases;
 }
 static std::vector<Case> cases() {

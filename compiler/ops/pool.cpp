@@ -80,13 +80,15 @@ static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, c
     });
 }
 
-// Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window sees.
+// Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window
+// sees; windows that are loops, and large ones that overlap.
 static std::vector<Case> pool_cases() {
     auto of = [](const char *shape, int64_t window, int64_t stride, int64_t padding) {
         return case_of(shape, {{"window", window}, {"stride", stride}, {"padding", padding}});
     };
     return {of("[n,2,5,5]", 5, 5, 0), of("[n,1,7,5]", 2, 3, 0), of("[n,2,5,7]", 3, 2, 1), of("[n,3,4,4]", 3, 1, 1),
-            of("[n,3,1,1]", 1, 1, 0), of("[n,1,1,1]", 2, 2, 1), of("[n,1,5,5]", 2, 2, 0)};
+            of("[n,3,1,1]", 1, 1, 0), of("[n,1,1,1]", 2, 2, 1), of("[n,1,5,5]", 2, 2, 0), of("[n,1,7,7]", 7, 7, 0),
+            of("[n,2,8,8]", 4, 4, 0), of("[n,1,9,9]", 5, 1, 2)};
 }
 // Of the same windows: dy, or dy, x and y.
 static std::vector<Case> pool_grad_cases(bool max) {

@@ -1,0 +1,272 @@
+#include "run_kernels.h"
+
+#include "codegen.h"
+#include "jit.h"
+#include "passes.h"
+#include "times.h"
+
+#include "../runtime/float_mode.h"
+#include "../runtime/plan_format.h"
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <set>
+
+namespace cryolite::test {
+
+namespace {
+
+const std::string gradient_prefix = "gradient of ";
+
+// Gradients, which the optimizer would take, are given out.
+Graph give_gradients(const Graph &graph) {
+    Rewriter rewriter(graph);
+    for (const Node &node : graph.nodes) {
+        if (node.op != find_op("gradient")) {
+            rewriter.copy(node);
+            continue;
+        }
+        const std::string &name = graph.producer(node.inputs[0]).attrs.string("name");
+        rewriter.to.add("output", {rewriter.inputs(node)[1]}, {{"name", gradient_prefix + name}});
+    }
+    return std::move(rewriter.to);
+}
+
+// What follows the author's passes.
+Graph lower_fully(const Graph &graph, const KernelContext &kernel) {
+    const PassContext context{Mode::train, {}, kernel};
+    static const std::set<std::string> done = {"select_mode", "differentiate", "apply_optimizer"};
+    Graph result = give_gradients(graph);
+    for (const Pass &pass : pipeline(Mode::train)) {
+        if (done.count(pass.name)) continue;
+        result = pass.run(result, context);
+        verify(result, pass.name);
+    }
+    return result;
+}
+
+KernelSpec spec_of(const Kernel &kernel, const KernelContext &context) {
+    KernelSpec spec{kernel.generator, kernel.parameters};
+    spec.parameters["lanes"] = std::to_string(context.lanes);
+    return spec;
+}
+
+struct Runner {
+    const Graph &graph;
+    const InterpreterInputs &inputs;
+    const KernelContext context;
+    const KernelTarget &target;
+    const LinkedObjects &objects;
+    const Times times;
+    std::vector<ValueId> root;                // by ValueId: behind aliases
+    std::vector<std::vector<uint32_t>> store; // by root: float32 or int32, block after block
+    Interpreted result;
+
+    Runner(const Graph &graph, const InterpreterInputs &inputs, const KernelContext &context,
+           const KernelTarget &target, const LinkedObjects &objects)
+        : graph(graph), inputs(inputs), context(context), target(target), objects(objects),
+          times(schedule_times(graph, context)), root(graph.values.size()), store(graph.values.size()) {
+        for (const Node &node : graph.nodes)
+            for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
+    }
+
+    int64_t blocks() const { return (inputs.batch + context.lanes - 1) / context.lanes; }
+    // Of one block of a per-block value, or of a whole one.
+    int64_t elements(ValueId v) const {
+        const Shape &shape = graph.shape(v);
+        return shape.elements() * (shape.batched() ? context.lanes : 1);
+    }
+    std::vector<uint32_t> &bits(ValueId v) { return store[size_t(root[size_t(v)])]; }
+
+    // Room for a result. Nothing may read what nobody wrote: that is a NaN.
+    void make_room(ValueId v) {
+        int64_t count = elements(v) * (graph.shape(v).per_block() ? context.max_blocks() : 1);
+        bits(v).assign(size_t(count), to_bits(std::numeric_limits<float>::quiet_NaN()));
+    }
+
+    static uint32_t to_bits(float x) {
+        uint32_t word;
+        std::memcpy(&word, &x, sizeof word);
+        return word;
+    }
+    static double from_bits(uint32_t word) {
+        float x;
+        std::memcpy(&x, &word, sizeof x);
+        return double(x);
+    }
+
+    // Where element e of sample s lies.
+    size_t place(ValueId v, int64_t s, int64_t e) const {
+        int64_t lane = s % context.lanes, block = s / context.lanes;
+        return size_t(block * elements(v) + e * context.lanes + lane);
+    }
+
+    // Given values; samples that the last block lacks are zeros.
+    void fill(ValueId v, const std::vector<double> &data) {
+        std::vector<uint32_t> &words = bits(v);
+        auto word = [&](double x) {
+            return graph.type(v).type == Type::i32 ? uint32_t(int32_t(x)) : to_bits(float(x));
+        };
+        words.assign(words.size(), 0);
+        if (!graph.shape(v).batched()) {
+            for (size_t i = 0; i < data.size(); i++) words.at(i) = word(data[i]);
+            return;
+        }
+        int64_t row = graph.shape(v).elements();
+        for (int64_t s = 0; s < inputs.batch; s++)
+            for (int64_t e = 0; e < row; e++) words.at(place(v, s, e)) = word(data.at(size_t(s * row + e)));
+    }
+
+    std::vector<double> read(ValueId v) {
+        const std::vector<uint32_t> &words = bits(v);
+        const Shape &shape = graph.shape(v);
+        std::vector<double> data;
+        // Rows of samples lie one after another, as whole values do.
+        int64_t row = shape.batched() ? shape.elements() : elements(v) / context.lanes;
+        int64_t count = shape.per_block() ? inputs.batch * row : elements(v);
+        for (int64_t i = 0; i < count; i++)
+            data.push_back(from_bits(words.at(shape.batched() ? place(v, i / row, i % row) : size_t(i))));
+        return data;
+    }
+
+    void give(const std::string &name, std::vector<double> values) {
+        if (name.starts_with(gradient_prefix))
+            result.gradients[name.substr(gradient_prefix.size())] = std::move(values);
+        else
+            result.outputs[name] = std::move(values);
+    }
+
+    void take_stored(const Node &node) {
+        auto found = inputs.stored.find(node.attrs.string("name"));
+        fill(node.outputs[0], found != inputs.stored.end()
+                                  ? found->second
+                                  : std::vector<double>(size_t(elements(node.outputs[0])), node.attrs.number("value")));
+    }
+
+    void grammar(const Node &node) {
+        const std::string op = node.op->name;
+        if (op == "constant") fill(node.outputs[0], {node.attrs.number("value")});
+        if (op == "batch_size") fill(node.outputs[0], {double(inputs.batch)});
+        if (op == "learning_rate") fill(node.outputs[0], {inputs.learning_rate});
+        if (op == "step") fill(node.outputs[0], {inputs.step});
+        if (op == "input_rows") fill(node.outputs[0], inputs.images);
+        if (op == "label") fill(node.outputs[0], inputs.labels);
+        if (op == "parameter" || op == "state") take_stored(node);
+        if (op == "assign") result.assigned[graph.producer(node.inputs[0]).attrs.string("name")] = read(node.inputs[1]);
+        if (op == "output") give(node.attrs.string("name"), read(node.inputs[0]));
+    }
+
+    // One call. block: which one; -1: all.
+    void call(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t block, int64_t tile) {
+        int32_t batch = int32_t(inputs.batch), index = int32_t(std::max<int64_t>(block, 0));
+        bool last = block == blocks() - 1;
+        int32_t valid = int32_t(last ? inputs.batch - block * context.lanes : context.lanes);
+        std::vector<cryo_buffer> buffers(kernel.args.size());
+        std::vector<std::vector<cryo_halide_dim>> dims(kernel.args.size());
+        std::vector<void *> argv;
+        for (size_t a = 0; a < kernel.args.size(); a++) {
+            const KernelArg &arg = kernel.args[a];
+            if (arg.kind == KernelArg::batch) argv.push_back(&batch);
+            if (arg.kind == KernelArg::valid) argv.push_back(&valid);
+            if (arg.kind == KernelArg::block) argv.push_back(&index);
+            if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
+            ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
+            int64_t stride = 1;
+            for (size_t d = 0; d < arg.extents.size(); d++) {
+                dims[a].push_back(
+                    {0, int32_t(arg.extents[d]), int32_t(arg.strides.empty() ? stride : arg.strides[d]), 0});
+                stride *= arg.extents[d];
+            }
+            if (arg.all_blocks) dims[a].push_back({0, int32_t(context.max_blocks()), int32_t(elements(v)), 0});
+            int64_t at = tile * arg.tile_stride;
+            if (graph.shape(v).per_block() && !arg.all_blocks) at += block * elements(v);
+            cryo_buffer &buffer = buffers[a];
+            buffer = {};
+            buffer.host = reinterpret_cast<uint8_t *>(&bits(v).at(size_t(at)));
+            buffer.type = {uint8_t(graph.type(v).type == Type::i32 ? 0 : 2), 32, 1};
+            buffer.dimensions = int32_t(dims[a].size());
+            buffer.dim = dims[a].data();
+            argv.push_back(&buffer);
+        }
+        int code = function(argv.data());
+        if (code != 0)
+            throw InternalError("kernel '" + spec_of(kernel, context).key() + "' says " + std::to_string(code));
+    }
+
+    void run(const Node &node, Space space) {
+        if (node.op->alias) return;
+        for (ValueId v : node.outputs) make_room(v);
+        if (space == Space::none) {
+            grammar(node);
+            return;
+        }
+        if (!node.op->kernel) throw InternalError("fuse left a statement: " + print(graph, node));
+        Kernel kernel = node.op->kernel(graph, node, context);
+        auto function = objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, context), target) + "_argv");
+        if (space == Space::block)
+            for (int64_t block = 0; block < blocks(); block++) call(node, kernel, function, block, 0);
+        else
+            for (int64_t tile = 0; tile < std::max<int64_t>(kernel.tiles, 1); tile++)
+                call(node, kernel, function, -1, tile);
+    }
+};
+
+} // namespace
+
+struct KernelGraph::Compiled {
+    KernelTarget target;
+    KernelContext context;
+    Graph graph;
+    std::unique_ptr<LinkedObjects> objects;
+};
+
+KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
+    CompileOptions compile{.target = options.target, .cache = CRYOLITE_TEST_CACHE};
+    KernelTarget target = resolve_target(compile);
+    KernelContext context{target.lanes, options.max_batch};
+    compiled_ = std::make_unique<Compiled>(Compiled{target, context, lower_fully(graph, context), {}});
+
+    std::vector<KernelSpec> kernels;
+    std::set<std::string> known;
+    for (const Node &node : compiled_->graph.nodes)
+        if (node.op->kernel) {
+            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), context);
+            if (known.insert(spec.key()).second) kernels.push_back(spec);
+        }
+    int cached = 0;
+    compiled_->objects =
+        std::make_unique<LinkedObjects>(compile_kernels(kernels, target, compile, cached), target.name, graph.name);
+}
+
+KernelGraph::~KernelGraph() = default;
+
+int64_t KernelGraph::lanes() const { return compiled_->context.lanes; }
+const Graph &KernelGraph::lowered() const { return compiled_->graph; }
+
+Interpreted KernelGraph::run(const InterpreterInputs &inputs) const {
+    runtime::FloatMode mode; // the runtime's
+    Runner runner(compiled_->graph, inputs, compiled_->context, compiled_->target, *compiled_->objects);
+    for (size_t i = 0; i < compiled_->graph.nodes.size(); i++)
+        runner.run(compiled_->graph.nodes[i], runner.times.space[i]);
+    return std::move(runner.result);
+}
+
+const std::vector<std::string> &kernel_targets() {
+    static const std::vector<std::string> runnable = [] {
+#ifdef __SANITIZE_ADDRESS__
+        return std::vector<std::string>{resolve_target({}).name + "-asan"};
+#endif
+        std::vector<std::string> names;
+        for (const char *name : {"x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41",
+                                 "x86-64-linux-avx-avx2-f16c-fma-sse41", "x86-64-linux-sse41"})
+            try {
+                LinkedObjects({}, resolve_target({.target = name}).name, name);
+                names.push_back(name);
+            } catch (const CompileError &) {} // not on this machine
+        return names;
+    }();
+    return runnable;
+}
+
+} // namespace cryolite::test
