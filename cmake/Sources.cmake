@@ -148,6 +148,7 @@ set(model_test_sources
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
+    tests/special_table_test.cpp
     tests/special_values_test.cpp
 )
 
@@ -157,6 +158,7 @@ set(test_support_sources
     tests/consumer/small.cpp
     tests/consumer_models.cpp
     tests/fixture.cpp
+    tests/graph_fixture.cpp
     tests/kernel_library_test.cpp
     tests/op_graph.cpp
     tests/pointwise_reference.cpp
