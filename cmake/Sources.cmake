@@ -145,6 +145,7 @@ set(compiler_test_sources
 set(model_test_sources
     tests/batch_norm_test.cpp
     tests/determinism_test.cpp
+    tests/onnx_nodes_test.cpp
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp

@@ -3,8 +3,8 @@
 #include "passes.h"
 
 #include <cstdlib>
-#include <fstream>
 #include <stdexcept>
+#include <zlib.h>
 
 namespace cryolite::test {
 
@@ -43,9 +43,13 @@ ValueId as_scalar(Graph &graph, ValueId x) {
 } // namespace
 
 Json load_json(const std::string &name) {
-    std::ifstream file(std::string(CRYOLITE_FIXTURES) + "/" + name);
+    gzFile file = gzopen((std::string(CRYOLITE_FIXTURES) + "/" + name).c_str(), "rb"); // also what is not compressed
     if (!file) throw std::runtime_error("cannot read the fixture " + name);
-    return Json::parse(file);
+    std::string text;
+    char chunk[1 << 16];
+    for (int got; (got = gzread(file, chunk, sizeof chunk)) > 0;) text.append(chunk, size_t(got));
+    gzclose(file);
+    return Json::parse(text);
 }
 
 std::vector<double> read_numbers(const std::string &text) {

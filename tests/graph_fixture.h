@@ -16,7 +16,7 @@
 
 namespace cryolite::test {
 
-nlohmann::json load_json(const std::string &name); // a fixture
+nlohmann::json load_json(const std::string &name); // a fixture, gzipped or not
 std::vector<double> read_numbers(const std::string &text);
 
 struct GraphFixture {
