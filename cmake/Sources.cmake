@@ -146,10 +146,12 @@ set(model_test_sources
     tests/batch_norm_test.cpp
     tests/determinism_test.cpp
     tests/guard_pages_test.cpp
+    tests/onnx_nodes_test.cpp
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
     tests/random_networks_test.cpp
+    tests/special_table_test.cpp
     tests/special_values_test.cpp
 )
 
@@ -160,6 +162,7 @@ set(test_support_sources
     tests/consumer_models.cpp
     tests/differential.cpp
     tests/fixture.cpp
+    tests/graph_fixture.cpp
     tests/guarded.cpp
     tests/kernel_library_test.cpp
     tests/op_graph.cpp

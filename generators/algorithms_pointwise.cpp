@@ -29,7 +29,7 @@ const std::map<std::string, Unary> unary_rules{
     {"log", float_log},
     {"neg", [](Expr x) { return -x; }},
     {"reciprocal", [](Expr x) { return strict_div(1.f, x); }},
-    {"relu", [](Expr x) { return select(strict_less(0.f, x) || is_nan(x), x, 0.f); }}, // max and a lone < lose NaN
+    {"relu", [](Expr x) { return select(strict_less(x, 0.f), 0.f, x); }}, // max and a lone < lose NaN; -0 stays, too
     {"rsqrt", [](Expr x) { return strict_div(1.f, sqrt(x)); }},
     {"sigmoid", float_sigmoid},
     {"sqrt", [](Expr x) { return sqrt(x); }},
@@ -266,13 +266,13 @@ Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point 
     return found->second(arguments);
 }
 
-// Position r * window + s of the first largest element of a window, in scan order; of the first NaN if there is one.
+// Position r * window + s of the first largest element of a window, in scan order; of the last NaN if there is one.
 Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     const Windows p = windows_of(s, s.shape);
     Var l("l"), w("w"), h("h"), c("c"), b("b");
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
-    auto better = [](Expr e, Expr best) { return strict_less(best, e) || (is_nan(e) && !is_nan(best)); };
+    auto better = [](Expr e, Expr best) { return strict_less(best, e) || is_nan(e); };
     if (unrolls_search(p)) {
         Expr best = window_element(s, 1, point, 0, 0, -infinity), position = 0;
         for (int i = 1; i < p.area(); i++) {

@@ -107,8 +107,7 @@ Tensor pooled_grad(const ProgramStatement &s, const Tensor &dy, const Tensor &x)
             const size_t index = flat(x.dims, {at[0], at[1], i, j});
             if (s.op == "avg_pool2d_grad") {
                 dx.data[index] += gradient / (window.size * window.size);
-            } else if (chosen == SIZE_MAX || x.data[index] > largest ||
-                       (std::isnan(x.data[index]) && !std::isnan(largest))) {
+            } else if (chosen == SIZE_MAX || x.data[index] > largest || std::isnan(x.data[index])) {
                 largest = x.data[index];
                 chosen = index;
             }

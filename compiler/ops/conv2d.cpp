@@ -59,10 +59,11 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     return kernel;
 }
 
-// Calls f(n, k, y, x, c, r, s, input y, input x) for every multiply-add inside the image.
-template <typename F>
+// Calls f(index of x, of weight, of y) for every multiply-add inside the image, outside(of weight, of y) for those with
+// the padding: zeros, but NaN in a product with NaN or infinity.
+template <typename F, typename Outside>
 static void each_tap(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &w,
-                     const std::vector<int64_t> &y, F f) {
+                     const std::vector<int64_t> &y, F f, Outside outside) {
     int64_t stride = node.attrs.integer("stride"), padding = node.attrs.integer("padding");
     for (int64_t n = 0; n < y[0]; n++)
         for (int64_t k = 0; k < y[1]; k++)
@@ -72,10 +73,12 @@ static void each_tap(const Node &node, const std::vector<int64_t> &x, const std:
                         for (int64_t r = 0; r < w[2]; r++)
                             for (int64_t s = 0; s < w[3]; s++) {
                                 int64_t yy = i * stride + r - padding, xx = j * stride + s - padding;
-                                if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3]) continue;
-                                f(size_t(((n * x[1] + c) * x[2] + yy) * x[3] + xx),
-                                  size_t(((k * w[1] + c) * w[2] + r) * w[3] + s),
-                                  size_t(((n * y[1] + k) * y[2] + i) * y[3] + j));
+                                size_t weight = size_t(((k * w[1] + c) * w[2] + r) * w[3] + s);
+                                size_t result = size_t(((n * y[1] + k) * y[2] + i) * y[3] + j);
+                                if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3])
+                                    outside(weight, result);
+                                else
+                                    f(size_t(((n * x[1] + c) * x[2] + yy) * x[3] + xx), weight, result);
                             }
 }
 static void reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
@@ -83,18 +86,24 @@ static void reference(const Graph &, const Node &node, const Inputs &in, const O
     int64_t plane = y.shape[2] * y.shape[3];
     for (int64_t i = 0; i < y.elements(); i++)
         y.data[size_t(i)] = in.size() > 2 ? in[2]->data[size_t(i / plane % y.shape[1])] : 0;
-    each_tap(node, in[0]->shape, in[1]->shape, y.shape,
-             [&](size_t x, size_t w, size_t o) { y.data[o] += in[0]->data[x] * in[1]->data[w]; });
+    each_tap(
+        node, in[0]->shape, in[1]->shape, y.shape,
+        [&](size_t x, size_t w, size_t o) { y.data[o] += in[0]->data[x] * in[1]->data[w]; },
+        [&](size_t w, size_t o) { y.data[o] += 0 * in[1]->data[w]; });
 }
 static void input_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
-    each_tap(node, out[0]->shape, in[1]->shape, in[0]->shape,
-             [&](size_t x, size_t w, size_t o) { out[0]->data[x] += in[0]->data[o] * in[1]->data[w]; });
+    each_tap(
+        node, out[0]->shape, in[1]->shape, in[0]->shape,
+        [&](size_t x, size_t w, size_t o) { out[0]->data[x] += in[0]->data[o] * in[1]->data[w]; },
+        [](size_t, size_t) {});
 }
 static void weight_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
-    each_tap(node, in[0]->shape, out[0]->shape, in[1]->shape,
-             [&](size_t x, size_t w, size_t o) { out[0]->data[w] += in[0]->data[x] * in[1]->data[o]; });
+    each_tap(
+        node, in[0]->shape, out[0]->shape, in[1]->shape,
+        [&](size_t x, size_t w, size_t o) { out[0]->data[w] += in[0]->data[x] * in[1]->data[o]; },
+        [&](size_t w, size_t o) { out[0]->data[w] += 0 * in[1]->data[o]; });
 }
 
 static void partial_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
@@ -102,9 +111,12 @@ static void partial_reference(const Graph &, const Node &node, const Inputs &in,
     size_t weights = out[0]->data.size() / size_t(out[0]->shape[0]);
     size_t outputs = in[1]->data.size() / size_t(out[0]->shape[0]);
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
-    each_tap(node, in[0]->shape, w, in[1]->shape, [&](size_t x, size_t w, size_t o) {
-        out[0]->data[o / outputs * weights + w] += in[0]->data[x] * in[1]->data[o];
-    });
+    each_tap(
+        node, in[0]->shape, w, in[1]->shape,
+        [&](size_t x, size_t w, size_t o) {
+            out[0]->data[o / outputs * weights + w] += in[0]->data[x] * in[1]->data[o];
+        },
+        [&](size_t w, size_t o) { out[0]->data[o / outputs * weights + w] += 0 * in[1]->data[o]; });
 }
 
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {

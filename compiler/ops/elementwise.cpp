@@ -67,20 +67,22 @@ static Ids div_gradient(Graph &g, const Node &n, const Ids &dy) {
     ValueId da = div(g, dy[0], n.inputs[1], n);
     return fit(g, n, da, neg(g, mul(g, da, n.outputs[0], n), n));
 }
-// 1 where a > b, 0 where a < b, a half where they are equal, as PyTorch's.
-static ValueId share_of_larger(Graph &g, ValueId a, ValueId b, const Node &n) {
+// dy where a > b, 0 where a < b, half of it where they are equal, dy where one is NaN: as PyTorch's. Chosen, not
+// multiplied: a product of 0 and an infinite dy is NaN.
+static ValueId share_of_larger(Graph &g, ValueId dy, ValueId a, ValueId b, const Node &n) {
     ValueId larger = g.add1("greater_equal", {a, b}, {}, n.layer),
             smaller = g.add1("greater_equal", {b, a}, {}, n.layer);
-    ValueId sign = g.add1("sub", {larger, smaller}, {}, n.layer);
-    return g.add1("add", {mul(g, sign, literal(g, 0.5), n), literal(g, 0.5)}, {}, n.layer);
+    ValueId whole = g.add1("relu_grad", {dy, g.add1("sub", {literal(g, 1), smaller}, {}, n.layer)}, {}, n.layer);
+    ValueId tie = mul(g, larger, smaller, n), half = mul(g, dy, literal(g, 0.5), n);
+    return g.add1("add", {whole, g.add1("relu_grad", {half, tie}, {}, n.layer)}, {}, n.layer);
 }
 static Ids max_gradient(Graph &g, const Node &n, const Ids &dy) {
-    ValueId da = mul(g, dy[0], share_of_larger(g, n.inputs[0], n.inputs[1], n), n);
-    return fit(g, n, da, g.add1("sub", {dy[0], da}, {}, n.layer));
+    ValueId a = n.inputs[0], b = n.inputs[1];
+    return fit(g, n, share_of_larger(g, dy[0], a, b, n), share_of_larger(g, dy[0], b, a, n));
 }
 static Ids min_gradient(Graph &g, const Node &n, const Ids &dy) {
-    ValueId da = mul(g, dy[0], share_of_larger(g, n.inputs[1], n.inputs[0], n), n);
-    return fit(g, n, da, g.add1("sub", {dy[0], da}, {}, n.layer));
+    ValueId a = n.inputs[0], b = n.inputs[1];
+    return fit(g, n, share_of_larger(g, dy[0], b, a, n), share_of_larger(g, dy[0], a, b, n));
 }
 static Ids neg_gradient(Graph &g, const Node &n, const Ids &dy) { return {neg(g, dy[0], n)}; }
 static Ids exp_gradient(Graph &g, const Node &n, const Ids &dy) { return {mul(g, dy[0], n.outputs[0], n)}; }
@@ -89,8 +91,8 @@ static Ids sqrt_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {div(g, mul(g, dy[0], literal(g, 0.5), n), n.outputs[0], n)};
 }
 static Ids rsqrt_gradient(Graph &g, const Node &n, const Ids &dy) {
-    ValueId y = n.outputs[0];
-    return {mul(g, mul(g, dy[0], literal(g, -0.5), n), div(g, y, n.inputs[0], n), n)};
+    ValueId y = n.outputs[0], cube = mul(g, y, g.add1("square", {y}, {}, n.layer), n); // of y: x may be -0
+    return {mul(g, mul(g, dy[0], literal(g, -0.5), n), cube, n)};
 }
 static Ids square_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {mul(g, dy[0], mul(g, literal(g, 2), n.inputs[0], n), n)};
@@ -135,7 +137,7 @@ static double abs_of(double x) { return std::fabs(x); }
 static double reciprocal_of(double x) { return 1 / x; }
 static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
-static double relu_of(double x) { return x <= 0 ? 0 : x; }
+static double relu_of(double x) { return x < 0 ? 0 : x; }
 
 static std::vector<Case> unary_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -2, 2); }
 static std::vector<Case> positive_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, 0.5, 2); }

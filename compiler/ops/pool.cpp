@@ -70,14 +70,16 @@ static void max_reference(const Graph &, const Node &n, const Inputs &in, const 
         if (x > out[0]->data[o] || std::isnan(x)) out[0]->data[o] = x;
     });
 }
+// To the first largest; to the last NaN, if there is one: as PyTorch's.
 static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
-    std::vector<bool> taken(in[0]->data.size(), false);
+    const std::vector<double> &dy = in[0]->data, &x = in[1]->data, &y = in[2]->data;
+    std::vector<int64_t> chosen(dy.size(), -1);
     each_window(n, in[1]->shape, in[0]->shape, [&](size_t o, int64_t i) {
-        if (i < 0 || taken[o] || in[1]->data[size_t(i)] != in[2]->data[o]) return;
-        out[0]->data[size_t(i)] += in[0]->data[o];
-        taken[o] = true;
+        if (i >= 0 && (std::isnan(x[size_t(i)]) || (chosen[o] < 0 && x[size_t(i)] == y[o]))) chosen[o] = i;
     });
+    for (size_t o = 0; o < dy.size(); o++)
+        if (chosen[o] >= 0) out[0]->data[size_t(chosen[o])] += dy[o];
 }
 
 // Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window
