@@ -8,6 +8,7 @@ set(runtime_sources
     runtime/context.cpp
     runtime/executor.cpp
     runtime/file.cpp
+    runtime/finite.cpp
     runtime/halide_error.cpp
     runtime/initialise.cpp
     runtime/json.cpp
@@ -144,6 +145,7 @@ set(compiler_test_sources
 # Whole networks, compiled in the process.
 set(model_test_sources
     tests/batch_norm_test.cpp
+    tests/check_finite_test.cpp
     tests/determinism_test.cpp
     tests/guard_pages_test.cpp
     tests/onnx_nodes_test.cpp

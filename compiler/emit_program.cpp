@@ -91,7 +91,7 @@ struct Tables {
         Words args;
         for (const PlanArg &a : s.args) args.push_back(arg(a));
         return row({kernel(s.kernel), text(s.layer), text(s.kernel.key()), table(args), integer(int64_t(s.args.size())),
-                    integer(s.tiles), number(s.flops), number(s.bytes)});
+                    integer(s.tiles), number(s.flops), number(s.bytes), integer(s.outputs)});
     }
     llvm::Constant *phase(const PlanPhase &p) {
         Words words;

@@ -228,8 +228,10 @@ struct Planner {
                       .kernel = spec(kernel),
                       .args = {},
                       .tiles = std::max<int64_t>(kernel.tiles, 1),
-                      .flops = kernel.flops};
+                      .flops = kernel.flops,
+                      .outputs = 0};
         for (const KernelArg &arg : kernel.args) {
+            step.outputs += arg.kind == KernelArg::output;
             step.args.push_back(make_arg(node, arg));
             if (step.args.back().kind != CRYO_ARG_BUFFER) continue;
             double elements = 1;

@@ -27,6 +27,7 @@ struct PlanStep {
     std::vector<PlanArg> args;
     int64_t tiles = 1;
     double flops = 0, bytes = 0;
+    int64_t outputs = 1; // of the args, the last ones
 };
 struct PlanPhase {
     std::vector<PlanStep> block, tile, tail;

@@ -35,7 +35,10 @@ cryo_status cryo_context_infer(cryo_context *context, const float *images, int64
     if (!context) return CRYO_BAD_ARGUMENT;
     Rows rows = {images, nullptr, outputs, batch};
     cryo_status status = check_rows(*context->work.program, INFER, rows, context->error);
+    const bool check_finite = context->model->check_finite;
+    if (status == CRYO_OK && check_finite) status = check_images(*context->work.program, rows, context->error);
     if (status != CRYO_OK) return status;
+    context->executor.set_check_finite(check_finite);
     cryo_control &control = context->work.control();
     control.batch = float(batch);
     control.step = float(context->model->steps);

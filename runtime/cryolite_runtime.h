@@ -35,6 +35,7 @@ typedef enum cryo_status {
     CRYO_IO_ERROR,     // open, read, write or rename failed
     CRYO_OUT_OF_MEMORY,
     CRYO_KERNEL_ERROR, // a kernel of a checked build found a violated bound
+    CRYO_NOT_FINITE,   // a NaN or an infinity, see cryo_set_check_finite
 } cryo_status;
 
 const char *cryo_status_text(cryo_status status);
@@ -109,6 +110,12 @@ cryo_status cryo_set_parameter(cryo_model *model, const char *name, const float 
 // missing, start anew. Counters that PyTorch names num_batches_tracked are passed over.
 cryo_status cryo_save(cryo_model *model, const char *path);
 cryo_status cryo_load(cryo_model *model, const char *path);
+
+// When on, every call looks for NaN and infinities in the images, then in what every kernel writes, and stops with
+// CRYO_NOT_FINITE at the first in the plan's order, whatever the threads did; the text names the layer. A train step
+// that stops before its update leaves parameters, states and the step counter as they were; only where the update
+// itself makes such a number (a step too long) have parameters been changed. Off at first. Contexts follow their model.
+cryo_status cryo_set_check_finite(cryo_model *model, int on);
 
 // Profile: time spent in every step of a plan since it was switched on (switching on clears it). Contexts are not
 // counted.

@@ -114,6 +114,7 @@ public:
         check(cryo_set_parameter(model_, name.c_str(), values.empty() ? &none : values.data(), values.size()));
     }
 
+    void set_check_finite(bool on) { check(cryo_set_check_finite(model_, on)); }
     void set_profiling(bool on) { check(cryo_set_profiling(model_, on)); }
     std::vector<ProfileRow> profile() const {
         std::vector<ProfileRow> rows(cryo_profile_count(model_));

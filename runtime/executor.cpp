@@ -108,7 +108,19 @@ bool Executor::call(Thread &thread, size_t entry, const uintptr_t *base, int64_t
         thread.counts[entry].calls++;
     }
     if (__builtin_expect(code != 0, 0)) fail(step, code);
+    if (__builtin_expect(check_finite_, 0)) look_at_results(thread, entry, block + tile);
     return code == 0;
+}
+
+// Padding lanes count, too: the compiler keeps them finite.
+void Executor::look_at_results(Thread &thread, size_t entry, int64_t task) {
+    const cryo_step &step = *entries_[entry].step;
+    const cryo_buffer *buffers = &thread.buffers[entries_[entry].first_arg];
+    for (int64_t a = step.arg_count - step.outputs; a < step.arg_count; a++) {
+        if (step.args[a].kind != CRYO_ARG_BUFFER || step.args[a].type != CRYO_F32) continue;
+        Offence offence = {entry, task, worst_of(buffers[a])};
+        if (offence.worst != Worst::finite && offence.before(thread.offence)) thread.offence = offence;
+    }
 }
 
 void Executor::fail(const cryo_step &step, int code) {
@@ -122,6 +134,22 @@ void Executor::fail(const cryo_step &step, int code) {
 cryo_status Executor::report(Text &error) const {
     return error.fail(CRYO_KERNEL_ERROR, "layer '%s', kernel '%s': %s (error %d)", failed_step_->name,
                       failed_step_->key, failed_text_[0] ? failed_text_ : "the kernel failed", failed_code_);
+}
+
+cryo_status Executor::report_offence(Text &error, int64_t batch) const {
+    const Offence *first = &threads_[0].offence;
+    for (int t = 1; t < threads_count_; t++)
+        if (threads_[size_t(t)].offence.before(*first)) first = &threads_[size_t(t)].offence;
+    if (first->worst == Worst::finite) return CRYO_OK;
+    const cryo_step &step = *entries_[first->entry].step;
+    if (first->entry >= phase_->block && first->entry < phase_->tile) {
+        int64_t from = first->task * lanes_, to = from + lanes_ < batch ? from + lanes_ : batch;
+        return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result of samples %lld to %lld",
+                          step.name, step.key, worst_text(first->worst), static_cast<long long>(from),
+                          static_cast<long long>(to - 1));
+    }
+    return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result", step.name, step.key,
+                      worst_text(first->worst));
 }
 
 bool Executor::run_block(Thread &thread, int64_t block) {
@@ -169,6 +197,7 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
     for (int t = 0; t < threads_count_; t++) {
         threads_[size_t(t)].scratch = regions.base[CRYO_REGION_SCRATCH] + size_t(t) * regions.scratch_stride;
         threads_[size_t(t)].batch = int32_t(batch);
+        threads_[size_t(t)].offence = {};
     }
     for (int64_t p = 0; p < plan_->phase_count; p++) {
         phase_ = &phases_[size_t(p)];
@@ -181,12 +210,16 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
             parallel.run(parallel.pool, useful, task, this);
         else
             claim(0);
+        if (check_finite_ && !failed_.load())
+            if (cryo_status status = report_offence(error, batch); status != CRYO_OK) return status;
         Thread &thread = threads_[0];
         thread.block = 0;
         thread.valid = int32_t(lanes_);
         size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
-        for (size_t s = phase_->tail; s < end && !failed_.load(); s++) call(thread, s, regions_.base, 0, 0);
+        for (size_t s = phase_->tail; s < end && !failed_.load() && thread.offence.worst == Worst::finite; s++)
+            call(thread, s, regions_.base, 0, 0);
         if (failed_.load()) return report(error);
+        if (thread.offence.worst != Worst::finite) return report_offence(error, batch);
     }
     return CRYO_OK;
 }

@@ -5,6 +5,7 @@
 #ifndef CRYOLITE_RUNTIME_EXECUTOR_H
 #define CRYOLITE_RUNTIME_EXECUTOR_H
 
+#include "finite.h"
 #include "plan_format.h"
 #include "pool.h"
 #include "program.h"
@@ -43,9 +44,10 @@ public:
     bool prepare(const cryo_program &program, const cryo_plan &plan, int threads);
 
     // One pass over the plan with `batch` samples. Allocates nothing. CRYO_KERNEL_ERROR: error names layer and kernel,
-    // what had not begun by then was left out.
+    // what had not begun by then was left out. CRYO_NOT_FINITE: the same; the phase, or the tail's step, was the last.
     cryo_status run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error);
 
+    void set_check_finite(bool on) { check_finite_ = on; }
     void set_profiling(bool on); // on: clears
     size_t step_count() const { return step_count_; }
     StepProfile profile(size_t step) const;
@@ -65,12 +67,22 @@ private:
         int64_t calls;
         double seconds;
     };
+    // The first result that is not finite, in the order of steps, then of blocks and tiles.
+    struct Offence {
+        size_t entry = SIZE_MAX;
+        int64_t task = 0; // its block or tile
+        Worst worst = Worst::finite;
+        bool before(const Offence &other) const {
+            return entry != other.entry ? entry < other.entry : task < other.task;
+        }
+    };
     struct alignas(64) Thread {
         std::unique_ptr<cryo_buffer[]> buffers; // one an argument; unused for scalars
         std::unique_ptr<void *[]> argv;
         std::unique_ptr<Count[]> counts; // one a step
         uintptr_t scratch = 0;
         int32_t batch = 0, valid = 0, block = 0;
+        Offence offence; // of the phase in progress
     };
 
     bool make_thread(Thread &thread);
@@ -80,8 +92,10 @@ private:
     bool run_block(Thread &thread, int64_t block);
     bool run_tile(Thread &thread, int64_t tile);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
+    void look_at_results(Thread &thread, size_t entry, int64_t task);
     void fail(const cryo_step &step, int code);
     cryo_status report(Text &error) const;
+    cryo_status report_offence(Text &error, int64_t batch) const; // CRYO_OK when there is none
 
     const cryo_plan *plan_ = nullptr;
     int threads_count_ = 0;
@@ -91,7 +105,7 @@ private:
     std::unique_ptr<Phase[]> phases_;
     std::unique_ptr<cryo_halide_dim[]> dims_; // of all arguments, shared by the threads
     std::unique_ptr<Thread[]> threads_;
-    bool profiling_ = false;
+    bool profiling_ = false, check_finite_ = false;
 
     // The run and phase in progress.
     Regions regions_;

@@ -46,6 +46,9 @@ struct Workspace {
 // Everything that can be wrong with a call's arguments.
 cryo_status check_rows(const cryo_program &program, int mode, const Rows &rows, Text &error);
 
+// CRYO_NOT_FINITE, with the sample, where an image is not.
+cryo_status check_images(const cryo_program &program, const Rows &rows, Text &error);
+
 // The schedule's rate at a step.
 double scheduled_rate(const cryo_program &program, double rate, int64_t step);
 
@@ -61,6 +64,7 @@ struct cryo_model {
     cryolite::runtime::Parallel parallel;
     double learning_rate = 0;
     int64_t steps = 0;
+    bool check_finite = false;
     mutable cryolite::runtime::Text error;
 
     uint8_t *parameters() const { return work.memory + work.layout.parameters; }

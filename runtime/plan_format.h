@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define CRYO_PLAN_VERSION 1
+#define CRYO_PLAN_VERSION 2
 #define CRYO_ALIGNMENT 64 // bytes; every offset in every region is a multiple of it
 
 // A kernel: Halide's argv calling convention. argv[i] is a cryo_buffer * for a buffer, a const int32_t * or
@@ -71,9 +71,10 @@ typedef struct cryo_step {
     const char *key;  // the kernel's readable key: "conv2d_grad_weight c=6 h=12 ..."
     const cryo_arg *args;
     int64_t arg_count;
-    int64_t tiles; // tile steps: number of tiles; else 1
-    double flops;  // per call, 0 when unknown
-    double bytes;  // per call, read and written once
+    int64_t tiles;   // tile steps: number of tiles; else 1
+    double flops;    // per call, 0 when unknown
+    double bytes;    // per call, read and written once
+    int64_t outputs; // so many of the arguments, the last ones, are written
 } cryo_step;
 
 // Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles; threads claim

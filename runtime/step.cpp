@@ -44,6 +44,15 @@ cryo_status check_rows(const cryo_program &program, int mode, const Rows &rows, 
     return CRYO_OK;
 }
 
+cryo_status check_images(const cryo_program &program, const Rows &rows, Text &error) {
+    int64_t elements = int64_t(row_bytes(program).input / sizeof(float));
+    for (int64_t i = 0; i < rows.batch; i++)
+        if (Worst worst = worst_of(rows.images + i * elements, elements); worst != Worst::finite)
+            return error.fail(CRYO_NOT_FINITE, "images: sample %lld has %s", static_cast<long long>(i),
+                              worst_text(worst));
+    return CRYO_OK;
+}
+
 namespace {
 
 // Copies rows from first_row on to staging, and pads with zeros to a whole block.
@@ -113,6 +122,7 @@ float arena_value(const cryo_model &model, int64_t offset) {
 cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *result) {
     if (!model) return CRYO_BAD_ARGUMENT;
     cryo_status status = check_rows(*model->program, mode, rows, model->error);
+    if (status == CRYO_OK && model->check_finite) status = check_images(*model->program, rows, model->error);
     if (status != CRYO_OK) return status;
     cryo_control &control = model->work.control();
     control.learning_rate = float(scheduled_rate(*model->program, model->learning_rate, model->steps));
@@ -154,6 +164,13 @@ cryo_status cryo_set_learning_rate(cryo_model *model, double rate) {
     if (!std::isfinite(rate) || rate < 0)
         return model->error.fail(CRYO_BAD_ARGUMENT, "learning rate %g: expected a finite number from 0 on", rate);
     model->learning_rate = rate;
+    return CRYO_OK;
+}
+
+cryo_status cryo_set_check_finite(cryo_model *model, int on) {
+    if (!model) return CRYO_BAD_ARGUMENT;
+    model->check_finite = on != 0;
+    for (Executor &executor : model->executors) executor.set_check_finite(model->check_finite);
     return CRYO_OK;
 }
 

@@ -39,6 +39,8 @@ const char *cryo_status_text(cryo_status status) {
         return "out of memory";
     case CRYO_KERNEL_ERROR:
         return "kernel error";
+    case CRYO_NOT_FINITE:
+        return "not finite";
     }
     return "unknown status";
 }

@@ -146,6 +146,7 @@ fails 1 "c.safetensors" "$lenet" train --data good --load c.safetensors "${small
 cmp -s a.safetensors b.safetensors || complain "a failed load changes the file to be saved"
 
 # A training that diverges saves nothing.
+fails 1 "layer '.*', kernel '.*': a" "$mlp" train --data good --epochs 20 --learning-rate 1e38 --check-finite "${small[@]}" --save a.safetensors
 fails 1 "diverged" "$mlp" train --data good --epochs 20 --learning-rate 1e38 "${small[@]}" --save a.safetensors
 cmp -s a.safetensors b.safetensors || complain "a diverged training saves"
 

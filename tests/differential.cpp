@@ -184,6 +184,7 @@ private:
             std::vector<float> floats(values.begin(), values.end());
             check(cryo_set_parameter(opened, name.c_str(), floats.data(), floats.size()), opened, "parameters");
         }
+        check(cryo_set_check_finite(opened, 1), opened, "checking"); // no padding lane may hold anything else
         std::vector<float> images(trained_.inputs.images.begin(), trained_.inputs.images.end());
         std::vector<int32_t> labels(trained_.inputs.labels.begin(), trained_.inputs.labels.end());
 

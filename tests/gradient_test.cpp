@@ -8,7 +8,6 @@
 
 #include <cmath>
 #include <cstdio>
-#include <cstdio>
 #include <gtest/gtest.h>
 
 using namespace cryolite;

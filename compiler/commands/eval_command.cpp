@@ -11,6 +11,7 @@ struct Options {
     NetworkOptions network;
     std::string data, load;
     int threads = 0;
+    bool check_finite = false;
 };
 
 void run(const Options &options) {
@@ -18,6 +19,7 @@ void run(const Options &options) {
     Dataset test = load_fitting_dataset(*network, options.data, "t10k");
     // With the train plan: its kernels are in the cache after train, and checkpoints may hold an optimizer's state.
     LoadedNetwork loaded(*network, options.network.compile, options.threads);
+    loaded.check(cryo_set_check_finite(loaded.get(), options.check_finite));
     loaded.load(options.load);
     Score score = loaded.evaluate(test);
     fmt::print("test accuracy {:.6f}, loss {:.6f}, {} samples\n", score.accuracy, score.loss, test.count);
@@ -33,6 +35,7 @@ void add_eval_command(CLI::App &app) {
     command->add_option("--threads", options->threads, "0: as many as the machine has cores")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
+    command->add_flag("--check-finite", options->check_finite, "Stop at the first NaN or infinity, and name its layer");
     add_network_options(*command, options->network);
     command->callback([options] { run(*options); });
 }

@@ -17,6 +17,7 @@ struct Options {
     std::string data, save, load, log;
     double learning_rate = 0; // 0: the network's
     int threads = 0;
+    bool check_finite = false;
     int64_t limit = std::numeric_limits<int64_t>::max();
 };
 
@@ -38,6 +39,7 @@ void run(const Options &options) {
     train.truncate(options.limit);
 
     LoadedNetwork loaded(*network, options.network.compile, options.threads);
+    loaded.check(cryo_set_check_finite(loaded.get(), options.check_finite));
     if (options.load.empty())
         loaded.check(cryo_initialize(loaded.get(), options.trainer.seed));
     else
@@ -71,6 +73,7 @@ void add_train_command(CLI::App &app) {
     command->add_option("--threads", options->threads, "0: as many as the machine has cores")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
+    command->add_flag("--check-finite", options->check_finite, "Stop at the first NaN or infinity, and name its layer");
     command->add_option("--save", options->save, "Checkpoint to write at the end");
     command->add_option("--load", options->load, "Checkpoint to start from");
     command->add_option("--log", options->log, "CSV file of the curve");
