@@ -144,6 +144,7 @@ set(compiler_test_sources
 
 # Whole networks, compiled in the process.
 set(model_test_sources
+    tests/batch_norm_states_test.cpp
     tests/batch_norm_test.cpp
     tests/check_finite_test.cpp
     tests/determinism_test.cpp

@@ -29,13 +29,16 @@ PassContext pass_context(const Network &network, Mode mode, const CompileOptions
     return {mode, network.optimizer(), {target.lanes, options.batch}};
 }
 
-// Names, shapes and roles of what a checkpoint holds, and the layers it belongs to.
+// What a checkpoint means: names and shapes of what it holds, and the network of inference over them, eps and strides
+// included. How it was trained or initialised is not part of it.
 std::string fingerprint(const Network &network) {
+    const Graph graph = select_mode(network.graph(), {Mode::infer, {}, {}});
     std::string text;
-    for (const Node &node : network.graph().nodes) {
-        text += std::string(node.op->name) + " " + node.layer;
-        for (ValueId v : node.outputs) text += " " + network.graph().shape(v).text();
-        text += "\n";
+    for (Node node : graph.nodes) {
+        const bool stored = node.op == find_op("parameter") || node.op == find_op("state");
+        if (stored) node.attrs.map = {{"name", node.attrs.string("name")}};
+        node.layer = node.source = "";
+        text += print(graph, node) + "\n";
     }
     return hash_text(text);
 }

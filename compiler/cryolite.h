@@ -110,9 +110,14 @@ struct Linear {
 struct BatchNorm {
     int channels = 0; // 0: the input's; a stated count that differs from the input's is an error
     double eps = 1e-5;
-    double momentum = 0.9; // weight of the OLD running value (PyTorch's momentum is 1 minus this)
-    bool unbiased =
-        false; // running variance from the unbiased batch variance, as PyTorch; normalising is always biased
+    // Weight of the OLD running value (PyTorch's momentum is 1 minus this). nullopt: plain averages over all steps, as
+    // PyTorch's momentum=None; their number is the state num_batches_tracked, exact up to 2^24.
+    std::optional<double> momentum = 0.9;
+    // Running variance from the unbiased batch variance, as PyTorch; normalising is always biased.
+    bool unbiased = false;
+    // For fine-tuning: train steps, too, normalise with the running statistics and leave them as they are; weight and
+    // bias are trained. Checkpoints fit networks with and without.
+    bool frozen = false;
     std::string name = {};
 };
 struct Pool2d {

@@ -71,16 +71,23 @@ Value batch_norm(Value x, BatchNorm options, Source where) {
                                                                             " has " + std::to_string(channels));
     call.option(options.eps > 0 && std::isfinite(options.eps),
                 "eps " + number_text(options.eps) + " must be positive and finite", x);
-    call.option(options.momentum >= 0 && options.momentum <= 1,
-                "momentum " + number_text(options.momentum) + " must be in [0, 1]: the weight of the old running value",
-                x);
+    if (options.momentum)
+        call.option(*options.momentum >= 0 && *options.momentum <= 1,
+                    "momentum " + number_text(*options.momentum) +
+                        " must be in [0, 1]: the weight of the old running value",
+                    x);
     const Shape shape{channels};
     Value weight = call.add_stored("parameter", call.layer + ".weight", shape, ones());
     Value bias = call.add_stored("parameter", call.layer + ".bias", shape, zeros());
     Value mean = call.add_stored("state", call.layer + ".running_mean", shape, zeros());
     Value variance = call.add_stored("state", call.layer + ".running_var", shape, ones());
-    return call.add("batch_norm", {x, weight, bias, mean, variance},
-                    {{"eps", options.eps}, {"momentum", options.momentum}, {"unbiased", options.unbiased}});
+    std::vector<Value> inputs{x, weight, bias, mean, variance};
+    Attrs attrs{{"eps", options.eps}, {"unbiased", options.unbiased}, {"frozen", options.frozen}};
+    if (options.momentum)
+        attrs.map["momentum"] = *options.momentum;
+    else
+        inputs.push_back(call.add_stored("state", call.layer + ".num_batches_tracked", {1}, zeros()));
+    return call.add("batch_norm", inputs, attrs);
 }
 
 static Value pool2d(const char *op, Value x, const Pool2d &options, Source where) {

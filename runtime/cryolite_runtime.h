@@ -107,7 +107,7 @@ cryo_status cryo_set_parameter(cryo_model *model, const char *name, const float 
 // metadata. Saving writes a file beside the target and renames it: the old or the new one is there, whole, at any
 // moment. Loading reads and checks everything before it changes anything. Also reads safetensors without our metadata
 // whose names and shapes fit, up to extents of 1: the steps then count from 0, and optimizer states, which may be
-// missing, start anew. Counters that PyTorch names num_batches_tracked are passed over.
+// missing, start anew. PyTorch's counters num_batches_tracked are passed over where the model does not count.
 cryo_status cryo_save(cryo_model *model, const char *path);
 cryo_status cryo_load(cryo_model *model, const char *path);
 

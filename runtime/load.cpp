@@ -28,13 +28,15 @@ std::vector<uint64_t> without_ones(std::vector<uint64_t> shape) {
     return shape;
 }
 
-// Counters that PyTorch's batch norm saves beside its statistics; nothing here reads them.
+// Counters that PyTorch's batch norm saves beside its statistics; a model that counts, too, has one float of that name.
 bool is_foreign_counter(const Tensor &tensor) {
     static const char suffix[] = "num_batches_tracked";
     size_t size = sizeof suffix - 1;
     return tensor.dtype == "I64" && tensor.shape.empty() && tensor.name.size() >= size &&
            tensor.name.compare(tensor.name.size() - size, size, suffix) == 0;
 }
+
+constexpr int64_t max_count = 1 << 24; // the largest up to which a float counts
 
 struct Loader {
     cryo_model &model;
@@ -145,19 +147,28 @@ struct Loader {
         return CRYO_OK;
     }
 
+    int64_t foreign_count(const Tensor &tensor) const {
+        int64_t count;
+        memcpy(&count, data + tensor.begin, sizeof count);
+        return count;
+    }
+
     cryo_status match(const Tensor &tensor) {
-        if (!header.ours && is_foreign_counter(tensor)) return CRYO_OK;
+        const bool counter = !header.ours && is_foreign_counter(tensor);
         for (size_t i = 0; i < sources.size(); i++) {
             const cryo_parameter &parameter = model.program->parameters[i];
             if (tensor.name != parameter.name) continue;
             if (sources[i]) return bad_tensor(tensor.name, "it once", "it twice");
-            if (tensor.dtype != "F32") return bad_tensor(tensor.name, "dtype F32", tensor.dtype);
+            if (!counter && tensor.dtype != "F32") return bad_tensor(tensor.name, "dtype F32", tensor.dtype);
+            if (counter && (foreign_count(tensor) < 0 || foreign_count(tensor) > max_count))
+                return bad_tensor(tensor.name, "a count from 0 to 16777216", std::to_string(foreign_count(tensor)));
             std::vector<uint64_t> shape(parameter.shape, parameter.shape + parameter.rank);
             bool same = header.ours ? shape == tensor.shape : without_ones(shape) == without_ones(tensor.shape);
             if (!same) return bad_tensor(tensor.name, ("shape " + shape_text(shape)).c_str(), shape_text(tensor.shape));
             sources[i] = &tensor;
             return CRYO_OK;
         }
+        if (counter) return CRYO_OK;
         return bad("tensor '%s' is not of model '%s'", Printable(tensor.name.data(), tensor.name.size()).get(),
                    model.program->name);
     }
@@ -180,7 +191,9 @@ struct Loader {
         for (size_t i = 0; i < sources.size(); i++) {
             const cryo_parameter &parameter = model.program->parameters[i];
             size_t count = size_t(parameter.elements);
-            if (sources[i])
+            if (sources[i] && sources[i]->dtype == "I64")
+                *model.values(parameter) = float(foreign_count(*sources[i]));
+            else if (sources[i])
                 memcpy(model.values(parameter), data + sources[i]->begin, count * sizeof(float));
             else
                 std::fill_n(model.values(parameter), count, float(parameter.init_value));

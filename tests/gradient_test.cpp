@@ -100,12 +100,11 @@ TEST(Gradient, ComparisonsAreFlat) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Whole networks
 
-struct Norm {
-    bool scratch;
-    Value operator()(Network &net, Value x) const {
-        return scratch ? batch_norm_from_scratch(net, x) : batch_norm(x, {});
-    }
-};
+enum class Norm { built_in, scratch, frozen };
+
+Value normalise(Norm norm, Network &net, Value x) {
+    return norm == Norm::scratch ? batch_norm_from_scratch(net, x) : batch_norm(x, {.frozen = norm == Norm::frozen});
+}
 
 void check_network(Define define, std::vector<int64_t> image, int64_t batch = 5) {
     auto network = build(define);
@@ -117,37 +116,42 @@ void check_network(Define define, std::vector<int64_t> image, int64_t batch = 5)
     inputs.images = numbers(100, elements);
     for (int64_t i = 0; i < batch; i++) inputs.labels.push_back(double(i % 3));
     for (const Node &node : graph.nodes)
-        if (node.op == find_op("parameter"))
-            inputs.stored[node.attrs.string("name")] =
-                numbers(inputs.stored.size() + 1, graph.shape(node.outputs[0]).elements());
+        if (node.op == find_op("parameter") || node.op == find_op("state")) {
+            const std::string &name = node.attrs.string("name");
+            std::vector<double> &values = inputs.stored[name];
+            values = numbers(inputs.stored.size(), graph.shape(node.outputs[0]).elements());
+            if (name.find("running_var") != std::string::npos)
+                for (double &value : values) value = 0.5 + std::fabs(value);
+        }
     check_gradients(graph, inputs);
 }
 
-template <bool scratch> void norm_images(Network &net) {
-    Norm norm{scratch};
+template <Norm norm> void norm_images(Network &net) {
     Value x = conv2d(net.input("image", {2, 7, 7}), {.channels = 3, .window = 2});
-    x = avg_pool2d(sigmoid(norm(net, x)), {.window = 2});
+    x = avg_pool2d(sigmoid(normalise(norm, net, x)), {.window = 2});
     net.classify(linear(flatten(x), {.units = 3}));
 }
-template <bool scratch> void norm_features(Network &net) {
-    Norm norm{scratch};
-    Value x = sigmoid(norm(net, linear(net.input("image", {5}), {.units = 4})));
+template <Norm norm> void norm_features(Network &net) {
+    Value x = sigmoid(normalise(norm, net, linear(net.input("image", {5}), {.units = 4})));
     net.classify(linear(x, {.units = 3}));
 }
 // The gradient of an input goes through the normalization: two of them.
-template <bool scratch> void norm_twice(Network &net) {
-    Norm norm{scratch};
-    Value x = tanh(norm(net, conv2d(net.input("image", {1, 5, 5}), {.channels = 2, .window = 3, .padding = 1})));
-    x = norm(net, conv2d(x, {.channels = 2, .window = 3, .stride = 2}));
+template <Norm norm> void norm_twice(Network &net) {
+    Value x =
+        tanh(normalise(norm, net, conv2d(net.input("image", {1, 5, 5}), {.channels = 2, .window = 3, .padding = 1})));
+    x = normalise(norm, net, conv2d(x, {.channels = 2, .window = 3, .stride = 2}));
     net.classify(linear(flatten(x), {.units = 3}));
 }
 
-TEST(GradientOfNetworks, BatchNormOfImages) { check_network(norm_images<false>, {2, 7, 7}); }
-TEST(GradientOfNetworks, BatchNormOfFeatures) { check_network(norm_features<false>, {5}); }
-TEST(GradientOfNetworks, BatchNormTwice) { check_network(norm_twice<false>, {1, 5, 5}); }
-TEST(GradientOfNetworks, BatchNormFromScratchOfImages) { check_network(norm_images<true>, {2, 7, 7}); }
-TEST(GradientOfNetworks, BatchNormFromScratchOfFeatures) { check_network(norm_features<true>, {5}); }
-TEST(GradientOfNetworks, BatchNormFromScratchTwice) { check_network(norm_twice<true>, {1, 5, 5}); }
+TEST(GradientOfNetworks, BatchNormOfImages) { check_network(norm_images<Norm::built_in>, {2, 7, 7}); }
+TEST(GradientOfNetworks, BatchNormOfFeatures) { check_network(norm_features<Norm::built_in>, {5}); }
+TEST(GradientOfNetworks, BatchNormTwice) { check_network(norm_twice<Norm::built_in>, {1, 5, 5}); }
+TEST(GradientOfNetworks, BatchNormFromScratchOfImages) { check_network(norm_images<Norm::scratch>, {2, 7, 7}); }
+TEST(GradientOfNetworks, BatchNormFromScratchOfFeatures) { check_network(norm_features<Norm::scratch>, {5}); }
+TEST(GradientOfNetworks, FrozenBatchNormOfImages) { check_network(norm_images<Norm::frozen>, {2, 7, 7}); }
+TEST(GradientOfNetworks, FrozenBatchNormOfFeatures) { check_network(norm_features<Norm::frozen>, {5}); }
+TEST(GradientOfNetworks, FrozenBatchNormTwice) { check_network(norm_twice<Norm::frozen>, {1, 5, 5}); }
+TEST(GradientOfNetworks, BatchNormFromScratchTwice) { check_network(norm_twice<Norm::scratch>, {1, 5, 5}); }
 
 TEST(GradientOfNetworks, MaxPool) {
     check_network(

@@ -12,7 +12,7 @@ const char *const norm_network = R"(
     %2 : f32[2] = parameter() {name="b", shape=[2]}
     %3 : f32[2] = state() {name="mean", shape=[2]}
     %4 : f32[2] = state() {name="var", shape=[2]}
-    %5 : f32[n,2] = batch_norm(%0, %1, %2, %3, %4) {eps=0.5, momentum=0.75, unbiased=false}
+    %5 : f32[n,2] = batch_norm(%0, %1, %2, %3, %4) {eps=0.5, frozen=false, momentum=0.75, unbiased=false}
     %6 : f32[n,2] = dropout(%5) {rate=0.5, seed=3}
     %7 : f32[n,2] = by_mode(%6, %5)
     %8 : f32[1,2] = sum(%7) {axes=[0]}
@@ -30,30 +30,28 @@ TEST(SelectMode, TrainHasBatchStatisticsAndAssigns) {
         %4 : f32[2] = state() {name="var", shape=[2]}
         %5, %6 : f32[1,2], f32[1,2] = batch_stats(%0)
         %7 : f32[n,2] = batch_norm_train(%0, %1, %2, %5, %6) {eps=0.5}
-        %8 : f32[2] = reshape(%5) {shape=[2]}
-        %9 : f32[] = constant() {value=0.75}
-        %10 : f32[2] = mul(%3, %9)
-        %11 : f32[] = constant() {value=0.25}
-        %12 : f32[2] = mul(%8, %11)
-        %13 : f32[2] = add(%10, %12)
+        %8 : f32[] = constant() {value=0.75}
+        %9 : f32[] = constant() {value=0.25}
+        %10 : f32[2] = reshape(%5) {shape=[2]}
+        %11 : f32[2] = mul(%3, %8)
+        %12 : f32[2] = mul(%10, %9)
+        %13 : f32[2] = add(%11, %12)
         assign(%3, %13)
         %14 : f32[2] = reshape(%6) {shape=[2]}
-        %15 : f32[] = constant() {value=0.75}
-        %16 : f32[2] = mul(%4, %15)
-        %17 : f32[] = constant() {value=0.25}
-        %18 : f32[2] = mul(%14, %17)
-        %19 : f32[2] = add(%16, %18)
-        assign(%4, %19)
-        %20 : f32[] = step()
-        %21 : f32[n,2] = uniform(%20) {seed=3, shape=[-1, 2]}
-        %22 : f32[] = constant() {value=0.5}
-        %23 : f32[n,2] = greater_equal(%21, %22)
-        %24 : f32[] = constant() {value=2.0}
-        %25 : f32[n,2] = mul(%7, %24)
-        %26 : f32[n,2] = mul(%25, %23)
-        %27 : f32[1,2] = sum(%26) {axes=[0]}
-        %28 : f32[1,1] = sum(%27) {axes=[1]}
-        output(%28) {name="loss"}
+        %15 : f32[2] = mul(%4, %8)
+        %16 : f32[2] = mul(%14, %9)
+        %17 : f32[2] = add(%15, %16)
+        assign(%4, %17)
+        %18 : f32[] = step()
+        %19 : f32[n,2] = uniform(%18) {seed=3, shape=[-1, 2]}
+        %20 : f32[] = constant() {value=0.5}
+        %21 : f32[n,2] = greater_equal(%19, %20)
+        %22 : f32[] = constant() {value=2.0}
+        %23 : f32[n,2] = mul(%7, %22)
+        %24 : f32[n,2] = mul(%23, %21)
+        %25 : f32[1,2] = sum(%24) {axes=[0]}
+        %26 : f32[1,1] = sum(%25) {axes=[1]}
+        output(%26) {name="loss"}
     )");
 }
 TEST(SelectMode, EvaluateReadsRunningStatisticsAndAssignsNothing) {

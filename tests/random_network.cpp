@@ -127,7 +127,9 @@ struct Grower {
             break;
         case 2:
         case 3:
-            x = batch_norm(x, {.momentum = 0.75, .unbiased = a % 2 == 0});
+            x = batch_norm(x, {.momentum = b % 3 == 0 ? std::nullopt : std::optional(0.75),
+                               .unbiased = a % 2 == 0,
+                               .frozen = b % 5 == 0});
             break;
         case 4:
             x = sigmoid(x);

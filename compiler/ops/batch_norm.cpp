@@ -1,4 +1,5 @@
-// Batch normalization over [n] or [n, h, w], per channel. In train mode statistics of the batch, else running ones.
+// Batch normalization over [n] or [n, h, w], per channel. In train mode statistics of the batch, unless frozen; else
+// running ones.
 #include "common.h"
 
 #include <algorithm>
@@ -14,12 +15,18 @@ static void check_input(const Graph &g, const Node &n) {
     if ((x.rank() != 2 && x.rank() != 4) || !x.batched())
         compile_error(n, "the input must be [n, c] or [n, c, h, w], not " + x.text());
 }
+// x, weight, bias, mean, variance; batch_norm may have a count of steps, [1], behind them.
 static std::vector<ValueType> infer_norm(const Graph &g, const Node &n) {
     check_input(g, n);
-    for (size_t i = 1; i < n.inputs.size(); i++)
+    for (size_t i = 1; i < 5; i++)
         if (g.shape(n.inputs[i]).elements() != g.shape(n.inputs[0])[1])
             compile_error(n, "input " + g.shape(n.inputs[0]).text() + " does not fit a parameter of shape " +
                                  g.shape(n.inputs[i]).text());
+    const bool counts = n.inputs.size() > 5;
+    if (n.op->select && counts == n.attrs.has("momentum"))
+        compile_error(n, "expected a momentum or a count of steps, one of the two");
+    if (counts && g.shape(n.inputs[5]) != Shape{1})
+        compile_error(n, "the count of steps must be [1], not " + g.shape(n.inputs[5]).text());
     return {{g.shape(n.inputs[0]), Type::f32}};
 }
 
@@ -35,13 +42,29 @@ static ValueId normalise(Graph &g, ValueId x, ValueId weight, ValueId bias, Valu
     return g.add1("add", {g.add1("mul", {centred, scale}, {}, n.layer), bias}, {}, n.layer);
 }
 
-// momentum * old + (1 - momentum) * value, as [c].
-static void update(Rewriter &r, ValueId state, ValueId value, const Node &n) {
+// How much of a running average is kept and how much of the batch's value comes in.
+struct Weights {
+    ValueId old, now;
+};
+// momentum and 1 - momentum, rounded so that in float32, too, their sum is 1: an average of equal values is that value
+// after any number of steps. Or, of a plain average over so many steps, (steps - 1) / steps and 1 / steps.
+static Weights average_weights(Rewriter &r, const Node &n, const Ids &in) {
     Graph &g = r.to;
-    double momentum = n.attrs.number("momentum");
+    if (n.attrs.has("momentum")) {
+        const double momentum = n.attrs.number("momentum");
+        const double old = momentum >= 0.5 ? double(float(momentum)) : 1 - double(float(1 - momentum));
+        return {literal(g, old), literal(g, 1 - old)};
+    }
+    ValueId steps = g.add1("add", {in[5], literal(g, 1)}, {}, n.layer);
+    g.add("assign", {in[5], steps}, {}, n.layer, n.source);
+    return {g.add1("div", {in[5], steps}, {}, n.layer), g.add1("reciprocal", {steps}, {}, n.layer)};
+}
+// state = old weight * state + now weight * value, as [c].
+static void update(Rewriter &r, ValueId state, ValueId value, const Weights &weights, const Node &n) {
+    Graph &g = r.to;
     value = g.add1("reshape", {value}, {{"shape", g.shape(state).dims}}, n.layer);
-    ValueId old = g.add1("mul", {state, literal(g, momentum)}, {}, n.layer);
-    ValueId now = g.add1("mul", {value, literal(g, 1 - momentum)}, {}, n.layer);
+    ValueId old = g.add1("mul", {state, weights.old}, {}, n.layer);
+    ValueId now = g.add1("mul", {value, weights.now}, {}, n.layer);
     g.add("assign", {state, g.add1("add", {old, now}, {}, n.layer)}, {}, n.layer, n.source);
 }
 
@@ -49,7 +72,7 @@ static void select(Rewriter &r, const Node &n, Mode mode) {
     Graph &g = r.to;
     Ids in = r.inputs(n);
     double eps = n.attrs.number("eps");
-    if (mode != Mode::train) {
+    if (mode != Mode::train || n.attrs.flag("frozen")) {
         for (size_t i = 1; i < 5; i++) in[i] = per_channel(g, in[i], in[0], n.layer);
         r.bind(n.outputs[0], normalise(g, in[0], in[1], in[2], in[3], in[4], eps, n));
         return;
@@ -63,8 +86,9 @@ static void select(Rewriter &r, const Node &n, Mode mode) {
         ValueId ratio = g.add1("div", {m, g.add1("sub", {m, literal(g, 1)}, {}, n.layer)}, {}, n.layer);
         var = g.add1("mul", {var, ratio}, {}, n.layer);
     }
-    update(r, in[3], stats[0], n);
-    update(r, in[4], var, n);
+    Weights weights = average_weights(r, n, in);
+    update(r, in[3], stats[0], weights, n);
+    update(r, in[4], var, weights, n);
 }
 
 static Ids train_gradient(Graph &g, const Node &n, const Ids &dy) {
@@ -236,7 +260,7 @@ extern const OpDef batch_norm_op, batch_norm_train_op, batch_norm_grad_op, batch
 const OpDef batch_norm_op = {.name = "batch_norm",
                              .summary = "batch normalization, by mode",
                              .min_inputs = 5,
-                             .max_inputs = 5,
+                             .max_inputs = 6,
                              .infer = infer_norm,
                              .select = select};
 const OpDef batch_norm_train_op = {.name = "batch_norm_train",
