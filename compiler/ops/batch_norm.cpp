@@ -280,7 +280,8 @@ const OpDef batch_norm_grad_op = {.name = "batch_norm_grad",
                                   .lower = lower_grad,
                                   .zero_batch_sum = true,
                                   .reference = grad_reference,
-                                  .cases = grad_cases};
+                                  .cases = grad_cases,
+                                  .no_gradient = made_by_gradients};
 const OpDef batch_stats_op = {.name = "batch_stats",
                               .summary = "mean and biased variance of the batch",
                               .min_inputs = 1,
@@ -288,7 +289,8 @@ const OpDef batch_stats_op = {.name = "batch_stats",
                               .infer = infer_stats,
                               .lower = lower_stats,
                               .reference = stats_reference,
-                              .cases = stats_cases};
+                              .cases = stats_cases,
+                              .no_gradient = "batch_norm_train's rule differentiates through them"};
 const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .summary = "mean and M2 of a block",
                                       .min_inputs = 1,
@@ -296,7 +298,8 @@ const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .infer = infer_stats_partial,
                                       .kernel = stats_kernel,
                                       .reference = stats_partial_reference,
-                                      .cases = stats_cases};
+                                      .cases = stats_cases,
+                                      .no_gradient = made_by_lowering};
 const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .summary = "Chan's merge of the blocks",
                                     .min_inputs = 1,
@@ -304,6 +307,7 @@ const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .infer = infer_stats_merge,
                                     .kernel = stats_merge_kernel,
                                     .reference = stats_merge_reference,
-                                    .cases = stats_merge_cases};
+                                    .cases = stats_merge_cases,
+                                    .no_gradient = made_by_lowering};
 
 } // namespace cryolite

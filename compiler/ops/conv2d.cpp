@@ -225,7 +225,8 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
-                                    .cases = input_cases};
+                                    .cases = input_cases,
+                                    .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .summary = "gradient of conv2d for its weight",
                                      .min_inputs = 2,
@@ -233,7 +234,8 @@ const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .infer = infer_weight,
                                      .lower = lower_weight,
                                      .reference = weight_reference,
-                                     .cases = weight_cases};
+                                     .cases = weight_cases,
+                                     .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial",
                                              .summary = "the same for one block",
                                              .min_inputs = 2,
@@ -242,6 +244,7 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .kernel = kernel_weight,
                                              .masked_input = 1,
                                              .reference = partial_reference,
-                                             .cases = weight_cases};
+                                             .cases = weight_cases,
+                                             .no_gradient = made_by_lowering};
 
 } // namespace cryolite

@@ -182,7 +182,8 @@ CRYO_UNARY(sqrt, Padding::if_all, lower_masked, positive_cases)
 CRYO_UNARY(square, Padding::if_all, nullptr, unary_cases)
 CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
 
-#define CRYO_BINARY(name_, of_, gradient_, padding_, lower_, cases_)                                                   \
+#define CRYO_BINARY(...) CRYO_BINARY_FLAT(__VA_ARGS__, nullptr)
+#define CRYO_BINARY_FLAT(name_, of_, gradient_, padding_, lower_, cases_, why_)                                        \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "broadcasting " #name_,                                                       \
@@ -194,14 +195,15 @@ CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
                               .reference = binary_reference<of_>,                                                      \
-                              .cases = cases_};
+                              .cases = cases_,                                                                         \
+                              .no_gradient = why_};
 CRYO_BINARY(add, add_of, add_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(div, div_of, div_gradient, Padding::garbage, lower_masked, binary_cases)
-CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr, binary_cases)
+CRYO_BINARY_FLAT(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr, binary_cases, "a step: flat")
 CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr, binary_cases)
-CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases)
+CRYO_BINARY_FLAT(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases, made_by_gradients)
 CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr, binary_cases)
 
 // ---- broadcast, mask, uniform
@@ -294,6 +296,7 @@ const OpDef uniform_op = {.name = "uniform",
                           .infer = infer_uniform,
                           .statement = "uniform(block, $0)",
                           .reference = uniform_reference,
-                          .cases = uniform_cases};
+                          .cases = uniform_cases,
+                          .no_gradient = "random numbers"};
 
 } // namespace cryolite

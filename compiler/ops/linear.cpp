@@ -129,7 +129,8 @@ const OpDef linear_grad_input_op = {.name = "linear_grad_input",
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
-                                    .cases = input_cases};
+                                    .cases = input_cases,
+                                    .no_gradient = made_by_gradients};
 const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .summary = "gradient of linear for its weight",
                                      .min_inputs = 2,
@@ -137,7 +138,8 @@ const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .infer = infer_weight,
                                      .lower = lower_weight,
                                      .reference = weight_reference,
-                                     .cases = weight_cases};
+                                     .cases = weight_cases,
+                                     .no_gradient = made_by_gradients};
 const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .summary = "the same from rows, tile by tile",
                                            .min_inputs = 2,
@@ -146,7 +148,8 @@ const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .kernel = kernel_tiles,
                                            .masked_input = 1,
                                            .reference = weight_reference,
-                                           .cases = tile_cases};
+                                           .cases = tile_cases,
+                                           .no_gradient = made_by_lowering};
 
 // ---- pack and unpack
 static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {
@@ -189,7 +192,8 @@ const OpDef pack_op = {.name = "pack",
                        .kernel = pack_kernel,
                        .padding = Padding::zero,
                        .reference = copy_reference,
-                       .cases = pack_cases};
+                       .cases = pack_cases,
+                       .no_gradient = made_by_lowering};
 const OpDef unpack_op = {.name = "unpack",
                          .summary = "lanes into rows of samples",
                          .min_inputs = 1,
@@ -197,6 +201,7 @@ const OpDef unpack_op = {.name = "unpack",
                          .infer = infer_unpack,
                          .kernel = unpack_kernel,
                          .reference = copy_reference,
-                         .cases = unpack_cases};
+                         .cases = unpack_cases,
+                         .no_gradient = made_by_lowering};
 
 } // namespace cryolite

@@ -130,7 +130,8 @@ const OpDef avg_pool2d_grad_op = {.name = "avg_pool2d_grad",
                                   .statement = "avg_pool2d_grad",
                                   .padding = Padding::if_all,
                                   .reference = avg_grad_reference,
-                                  .cases = avg_grad_cases};
+                                  .cases = avg_grad_cases,
+                                  .no_gradient = made_by_gradients};
 const OpDef max_pool2d_op = {.name = "max_pool2d",
                              .summary = "largest of each window; NaN stays",
                              .min_inputs = 1,
@@ -147,6 +148,7 @@ const OpDef max_pool2d_grad_op = {.name = "max_pool2d_grad",
                                   .infer = infer_max_grad,
                                   .statement = "max_pool2d_grad",
                                   .reference = max_grad_reference,
-                                  .cases = max_grad_cases};
+                                  .cases = max_grad_cases,
+                                  .no_gradient = made_by_gradients};
 
 } // namespace cryolite
