@@ -239,7 +239,8 @@ static std::vector<Case> train_cases() {
     return cases_of({"[n,3] [3] [3] [1,3] [1,3]", "[n,1] [1,1] [1,1] [1,1] [1,1]",
                      "[n,3,2,5] [3] [3] [1,3,1,1] [1,3,1,1]", "[n,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1]",
                      "[n,1,3,3] [1] [1] [1,1,1,1] [1,1,1,1]"},
-                    {{"eps", 1e-5}}, 0.5, 2);
+                    {{"eps", 1e-5}}, 0.5, 2) +
+           large(cases_of({"[n,64,56,56] [64] [64] [1,64,1,1] [1,64,1,1]"}, {{"eps", 1e-5}}, 0.5, 2));
 }
 static std::vector<Case> grad_cases() { // dy, x, mean, var, weight, dweight, dbias
     return cases_of(

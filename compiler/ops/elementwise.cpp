@@ -139,8 +139,11 @@ static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x < 0 ? 0 : x; }
 
-static std::vector<Case> unary_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -2, 2); }
-static std::vector<Case> positive_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, 0.5, 2); }
+static std::vector<Case> unary_cases_between(double low, double high) {
+    return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, low, high) + large(cases_of({"[n,64,56,56]"}, {}, low, high));
+}
+static std::vector<Case> unary_cases() { return unary_cases_between(-2, 2); }
+static std::vector<Case> positive_cases() { return unary_cases_between(0.5, 2); }
 static std::vector<Case> binary_cases() {
     return cases_of({"[n,3,2,5] [n,3,2,5]", "[n,3,2,5] [1,3,1,1]", "[1,3,1,1] [n,3,2,5]", "[n,1] [1,5]", "[n,3] []",
                      "[] [n,3]", "[] []", "[7] [1]", "[n,3] [n,3]"},

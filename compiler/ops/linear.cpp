@@ -99,7 +99,8 @@ static void weight_reference(const Graph &, const Node &, const Inputs &in, cons
 
 static std::vector<Case> cases() {
     return cases_of({"[n,5] [3,5] [3]", "[n,1] [1,1]", "[n,7] [1,7] [1]", "[n,64] [8,64]"}) +
-           large(cases_of({"[n,784] [256,784] [256]", "[n,257] [101,257] [101]", "[n,1031] [1,1031]"}));
+           large(cases_of({"[n,784] [256,784] [256]", "[n,257] [101,257] [101]", "[n,1031] [1,1031]",
+                           "[n,4096] [1000,4096] [1000]"}));
 }
 static std::vector<Case> input_cases() {
     return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]", "[n,101] [101,257]"});
