@@ -156,6 +156,7 @@ set(model_test_sources
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
     tests/random_networks_test.cpp
+    tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
 )
