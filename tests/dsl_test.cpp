@@ -198,6 +198,10 @@ TEST(Wrong, Conv2d) {
           conv2d(x, {.channels = 6, .window = 5, .stride = 0}));
     WRONG("conv2d '0': padding -1 must not be negative; the input is [n, 1, 28, 28]",
           conv2d(x, {.channels = 6, .window = 5, .padding = -1}));
+    WRONG("conv2d '0': groups 0 must be positive; the input is [n, 1, 28, 28]",
+          conv2d(x, {.channels = 6, .window = 5, .groups = 0}));
+    WRONG("conv2d '0': groups 2 must divide the input's channels and the layer's 6; the input is [n, 1, 28, 28]",
+          conv2d(x, {.channels = 6, .window = 5, .groups = 2}));
     WRONG("conv2d '0': window 33 does not fit the padded input [n, 1, 32, 32]",
           conv2d(x, {.channels = 6, .window = 33, .padding = 2}));
     WRONG("conv2d '1': the input must be [n, c, h, w], not [n, 784]", conv2d(flatten(x), {.channels = 6, .window = 5}));

@@ -47,10 +47,12 @@ struct Grower {
     }
     Value convolution(uint32_t a, uint32_t b) {
         int padding = int(b % 2), size = std::min(1 + int(a % 3), smallest_side() + 2 * padding);
-        return conv2d(x, {.channels = 1 + int(a / 4 % 5),
+        int64_t groups = a / 20 % 3 == 0 ? x.shape()[1] : 1; // some depthwise
+        return conv2d(x, {.channels = int(groups) * (1 + int(a / 4 % (groups > 1 ? 2 : 5))),
                           .window = size,
                           .stride = 1 + int(b / 2 % 2),
                           .padding = padding,
+                          .groups = int(groups),
                           .bias = b / 4 % 3 != 0});
     }
     // A running mean, as an author writes one.
