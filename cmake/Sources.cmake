@@ -71,12 +71,14 @@ set(compiler_sources
     compiler/passes/fuse.cpp
     compiler/passes/lower.cpp
     compiler/passes/mask_padding.cpp
+    compiler/passes/rematerialize.cpp
     compiler/passes/select_mode.cpp
     compiler/passes/simplify.cpp
     compiler/pipeline.cpp
     compiler/plan.cpp
     compiler/plan_text.cpp
     compiler/program_text.cpp
+    compiler/stored.cpp
     compiler/text.cpp
     compiler/times.cpp
     compiler/verify.cpp

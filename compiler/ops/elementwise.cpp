@@ -114,8 +114,9 @@ static Ids tanh_gradient(Graph &g, const Node &n, const Ids &dy) {
     ValueId square = g.add1("square", {n.outputs[0]}, {}, n.layer);
     return {mul(g, dy[0], g.add1("sub", {literal(g, 1), square}, {}, n.layer), n)};
 }
+// Of the result, which is positive or NaN where x is, and often stored where x is not.
 static Ids relu_gradient(Graph &g, const Node &n, const Ids &dy) {
-    return {g.add1("relu_grad", {dy[0], n.inputs[0]}, {}, n.layer)};
+    return {g.add1("relu_grad", {dy[0], n.outputs[0]}, {}, n.layer)};
 }
 static Ids no_gradient(Graph &, const Node &n, const Ids &) { return Ids(n.inputs.size(), no_value); }
 
@@ -157,7 +158,7 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
         r.bind(y, r.to.add1("mask", {r.map[size_t(y)]}, {}, n.layer, n.source));
 }
 
-#define CRYO_UNARY(name_, padding_, lower_, cases_)                                                                    \
+#define CRYO_UNARY(name_, work_, padding_, lower_, cases_)                                                             \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "elementwise " #name_,                                                        \
@@ -167,20 +168,21 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
                               .gradient = name_##_gradient,                                                            \
                               .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
+                              .work = work_,                                                                           \
                               .padding = padding_,                                                                     \
                               .reference = unary_reference<name_##_of>,                                                \
                               .cases = cases_};
-CRYO_UNARY(abs, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(exp, Padding::garbage, lower_masked, unary_cases)
-CRYO_UNARY(log, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(neg, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(reciprocal, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(relu, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(rsqrt, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(sigmoid, Padding::garbage, nullptr, unary_cases)
-CRYO_UNARY(sqrt, Padding::if_all, lower_masked, positive_cases)
-CRYO_UNARY(square, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(abs, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(exp, 8, Padding::garbage, lower_masked, unary_cases)
+CRYO_UNARY(log, 10, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(neg, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(reciprocal, 4, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(relu, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(rsqrt, 6, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(sigmoid, 10, Padding::garbage, nullptr, unary_cases)
+CRYO_UNARY(sqrt, 6, Padding::if_all, lower_masked, positive_cases)
+CRYO_UNARY(square, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(tanh, 10, Padding::if_all, nullptr, unary_cases)
 
 #define CRYO_BINARY(name_, of_, gradient_, padding_, lower_, cases_)                                                   \
     extern const OpDef name_##_op;                                                                                     \
