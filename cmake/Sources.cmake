@@ -90,11 +90,13 @@ set(data_sources
 )
 
 set(main_sources
+    compiler/commands/bench_command.cpp
     compiler/commands/command.cpp
     compiler/commands/compile_command.cpp
     compiler/commands/eval_command.cpp
     compiler/commands/inspect_command.cpp
     compiler/commands/loaded_network.cpp
+    compiler/commands/step_profile.cpp
     compiler/commands/train_command.cpp
     compiler/commands/trainer.cpp
     compiler/commands/training_log.cpp
@@ -105,6 +107,9 @@ set(main_sources
 set(tool_sources
     tools/curves.cpp
     tools/curves_main.cpp
+    tools/machine.cpp
+    tools/profile_picture.cpp
+    tools/svg.cpp
 )
 
 # The runtime alone, with programs made by hand.
@@ -122,6 +127,7 @@ set(runtime_test_sources
 set(tool_test_sources
     tests/curves_test.cpp
     tests/idx_test.cpp
+    tests/profile_picture_test.cpp
 )
 
 # Generators alone.
