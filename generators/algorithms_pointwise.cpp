@@ -133,12 +133,6 @@ Expr largest_of(const std::vector<Expr> &elements, size_t begin, size_t end) {
 
 Expr both(Expr a, Expr b) { return !a.defined() ? b : !b.defined() ? a : a && b; }
 
-std::string coordinates_text(const std::vector<Expr> &coordinates) {
-    std::ostringstream text;
-    for (const Expr &e : coordinates) text << e << ";";
-    return text.str();
-}
-
 Point at_window(const Point &point, Expr y, Expr x) {
     Point result = point;
     result.at[2] = y;
@@ -180,11 +174,19 @@ void Evaluator::find_large_values() {
     }
 }
 
+// Clamped coordinates may be the same in two loops.
+std::string Evaluator::place(const std::vector<Expr> &coordinates) const {
+    std::ostringstream text;
+    text << (loop_.loops.defined() ? loop_.loops.name() : "") << ":";
+    for (const Expr &e : coordinates) text << e << ";";
+    return text.str();
+}
+
 // One Func per place of use: its region is one point.
 Expr Evaluator::staged_value(int index, const Point &point) {
     const ProgramStatement &s = program_.statements[index];
     const std::vector<Expr> at = arguments(s.shape, point);
-    const auto key = std::pair(index, coordinates_text(at));
+    const auto key = std::pair(index, place(at));
     auto found = windows_.find(key);
     if (found == windows_.end()) {
         // Names of their own: equal coordinates in two Funcs are not one place.
@@ -298,11 +300,11 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
     if (pool_unrolls(s)) return pool_in_line(s, point);
     // One Func per place of use: its region is one point.
     const std::vector<Expr> arguments = Evaluator::arguments(s.shape, point);
-    const auto key = std::pair(index, coordinates_text(arguments));
+    const auto key = std::pair(index, place(arguments));
     auto found = windows_.find(key);
     if (found == windows_.end()) {
         const bool average = s.op == "avg_pool2d";
-        Var l("l"), w("w"), h("h"), c("c"), b("b");
+        Var l, w, h, c, b; // names of their own: equal coordinates in two Funcs are not one place
         Func f(s.name + "_window");
         RDom r(0, window, 0, window);
         f(l, w, h, c, b) = average ? 0.f : -infinity;
@@ -333,7 +335,7 @@ Expr Evaluator::avg_pool_grad(const ProgramStatement &s, const Point &point) {
 
 Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point &pooled) {
     const std::vector<Expr> arguments = Evaluator::arguments(s.shape, pooled);
-    const auto key = std::pair(index, coordinates_text(arguments));
+    const auto key = std::pair(index, place(arguments));
     auto found = windows_.find(key);
     if (found == windows_.end()) found = windows_.emplace(key, staged_first_maximum(s)).first;
     return found->second(arguments);
@@ -342,7 +344,7 @@ Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point 
 // Position r * window + s of the first largest element of a window, in scan order; of the last NaN if there is one.
 Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     const Windows p = windows_of(s, s.shape);
-    Var l("l"), w("w"), h("h"), c("c"), b("b");
+    Var l, w, h, c, b;
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
     const Staged reader = std::exchange(loop_, {});

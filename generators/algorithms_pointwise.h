@@ -27,6 +27,9 @@ public:
 
     Halide::Expr value(int statement, const Point &point);
 
+    // What follows is read by another consumer: Funcs made so far are not.
+    void next_consumer() { windows_.clear(); }
+
     // From now on `statement` is read from `f`, whose arguments are those of its buffer.
     void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
 
@@ -72,7 +75,9 @@ private:
     Halide::Expr zero_ = 0;
     std::map<Key, std::pair<Halide::Expr, Point>> memo_; // keeps the coordinates of a key alive
     std::map<int, Halide::Func> stored_;
-    std::map<std::pair<int, std::string>, Halide::Func> windows_; // by statement and coordinates
+    std::map<std::pair<int, std::string>, Halide::Func>
+        windows_; // by statement, the loop that reads it and coordinates
+    std::string place(const std::vector<Halide::Expr> &coordinates) const;
     std::vector<Staged> staged_;
     bool staged_points_only_ = false;
     std::vector<bool> large_; // by statement: others read it from a Func
