@@ -33,28 +33,61 @@ Expr within(const Expr &i, int extent) { return i >= 0 && i < extent; }
 // Tells loop partitioning that most tiles lie inside.
 Expr inner_clamp(const Expr &i, int extent) { return clamp(likely(i), 0, extent - 1); }
 
-// y = bias + sum over r, s, c of x * weight. Rows outside the image are skipped by the reduction domain; columns
-// outside are selects whose conditions are constants in the first, steady and last tiles that loop partitioning makes.
-template <class X, class Weight> struct Forward {
-    ConvVars v;
-    Func sum{"sum"}, y{"y"};
-    RDom d;
+// What a sum over a window reads: images of `channels` planes of w columns and h rows. padded: windows leave the image.
+struct Source {
+    int w, h, channels, s, r;
+    bool padded;
+};
 
-    Forward(const ConvShape &q, X &x, Weight &weight, const std::function<Expr(Expr, Expr)> &bias)
-        : d(0, q.s, 0, q.r, 0, q.c) {
-        Expr row = v.y * q.stride + d.y - q.padding, column = v.x * q.stride + d.x - q.padding;
+// out = start + sum over a window's columns, rows and channels of source * weight. Rows outside the image are skipped
+// by the reduction domain; columns outside are selects whose conditions are constants in the first, steady and last
+// tiles that loop partitioning makes.
+struct Gather {
+    ConvVars v;
+    Func sum{"sum"}, out{"out"};
+    RDom d; // window column, window row, channel
+
+    explicit Gather(const Source &q) : d(0, q.s, 0, q.r, 0, q.channels), source_(q) {}
+
+    template <class X> void define(X &x, const Expr &column, const Expr &row, const Expr &start, const Expr &weight) {
+        const Source &q = source_;
         Expr value;
-        if (q.padding) {
+        if (q.padded) {
             d.where(within(row, q.h));
             value = select(within(column, q.w),
                            likely(x(v.l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), d.z, v.b)), 0.f);
         } else {
             value = x(v.l, column, row, d.z, v.b);
         }
-        sum(v.l, v.x, v.y, v.c, v.b) = bias(v.c, v.b % q.groups);
-        sum(v.l, v.x, v.y, v.c, v.b) += value * weight(d.x, d.y, d.z, v.b % q.groups * q.k + v.c);
-        y(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+        sum(v.l, v.x, v.y, v.c, v.b) = start;
+        sum(v.l, v.x, v.y, v.c, v.b) += value * weight;
+        out(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
     }
+
+    // Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the
+    // tile's source stays in L1 while the weights pass. Tiles that do not divide overlap.
+    void schedule(Tile tile, int lanes, int width) {
+        Var xo("xo"), xi("xi"), co("co"), ci("ci");
+        out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards)
+            .split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
+        out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
+        out.never_partition_all();
+        if (width > tile.x) out.partition(xo, Halide::Partition::Auto);
+        // One row is needed, but bounds inference makes no constant of it where padding exceeds the window.
+        sum.compute_at(out, co).bound_extent(v.y, 1);
+        sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+        // The smaller side of the tile waits in registers while the other passes. The whole window is inside the loop
+        // over channels: source and weights are then read front to back, each cache line once.
+        const Var &first = tile.x <= tile.c ? v.x : v.c, &second = tile.x <= tile.c ? v.c : v.x;
+        sum.update().reorder(v.l, first, second, d.x, d.y, d.z);
+        const int fmas = source_.s * tile.x * tile.c;
+        if (fmas <= most_unrolled_fmas) sum.update().unroll(d.x);
+        if (fmas * source_.r <= most_unrolled_fmas) sum.update().unroll(d.y);
+        sum.update().vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+    }
+
+private:
+    Source source_;
 };
 
 // dx = sum over k, r, s of dy * weight, scattered into a tile of `width` columns: each output pixel that touches the
@@ -96,24 +129,6 @@ template <class Dy, class Weight> struct GradInput {
     }
 };
 
-// Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the tile's
-// input stays in L1 while the weights pass. Tiles that do not divide overlap.
-void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile tile, int lanes, int window,
-                    int tiles_x) {
-    Var xo("xo"), xi("xi"), co("co"), ci("ci");
-    out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards).split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
-    out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
-    out.never_partition_all();
-    if (tiles_x > 1) out.partition(xo, Halide::Partition::Auto);
-    // One row is needed, but bounds inference makes no constant of it where padding exceeds the window.
-    sum.compute_at(out, co).bound_extent(v.y, 1);
-    sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
-    const bool unroll = window * tile.x * tile.c <= most_unrolled_fmas;
-    sum.update().reorder(v.l, v.x, v.c, d.x, d.z, d.y).vectorize(v.l, lanes).unroll(v.x).unroll(v.c);
-    if (unroll) sum.update().unroll(d.x);
-    sum.update().never_partition_all();
-}
-
 } // namespace
 
 template <class Derived> class ConvBase : public Halide::Generator<Derived> {
@@ -132,6 +147,9 @@ protected:
         return q;
     }
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
+
+    // A window's columns share vectors of the source: with 16 registers more than these leave none for the sums.
+    int most_x() const { return registers_of(this->get_target(), shape().lanes).count >= 32 ? 1 << 30 : 3; }
 
     template <class B> static void set_input(B &x, const ConvShape &q) {
         set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks * q.groups});
@@ -160,20 +178,23 @@ public:
         set_input(x, q);
         set_weight(weight, q);
         if (bias_) set_dense(*bias_, {q.k * q.groups});
-        Forward conv(q, x, weight, [&](Expr channel, Expr group) {
-            return bias_ ? Expr((*bias_)(group * q.k + channel)) : nothing();
-        });
-        y = conv.y;
+        Gather conv({.w = q.w, .h = q.h, .channels = q.c, .s = q.s, .r = q.r, .padded = q.padding > 0});
+        const auto &[v, d] = std::tie(conv.v, conv.d);
+        Expr channel = v.b % q.groups * q.k + v.c;
+        conv.define(x, v.x * q.stride + d.x - q.padding, v.y * q.stride + d.y - q.padding,
+                    bias_ ? Expr((*bias_)(channel)) : nothing(), weight(d.x, d.y, d.z, channel));
+        y = conv.out;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
         Tile tile = best_tile({.x = q.wo(),
                                .c = q.k,
                                .steps = q.c * q.r * q.s,
+                               .most_x = most_x(),
                                .most_c = cached_streams(weight_stride),
                                .x_cycles = 0.15,
                                .c_cycles = 0.05},
                               accumulators());
-        schedule_tiles(conv.y, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, ceil_div(q.wo(), tile.x));
+        conv.schedule(tile, q.lanes, q.wo());
     }
 
 private:
@@ -190,6 +211,10 @@ public:
         const ConvShape q = shape();
         set_output(dy, q);
         set_weight(weight, q);
+        if (q.stride == 1) {
+            gather(q);
+            return;
+        }
         // Columns that no window reaches (a stride above the window) cost no register and no time.
         const int reached = std::max(1, std::min(q.stride, q.s));
         const int taps = std::max(1, q.k * ceil_div(q.r, q.stride) * ceil_div(q.s, q.stride));
@@ -202,6 +227,26 @@ public:
         dx = conv.dx;
         set_input(dx, q);
         conv.schedule(tile, q.lanes, ceil_div(q.w, tile.x));
+    }
+
+private:
+    // With stride 1 every pixel of dx sees a whole window of dy, turned round.
+    void gather(const ConvShape &q) {
+        Gather conv({.w = q.wo(),
+                     .h = q.ho(),
+                     .channels = q.k,
+                     .s = q.s,
+                     .r = q.r,
+                     .padded = q.padding < std::max(q.r, q.s) - 1});
+        const auto &[v, d] = std::tie(conv.v, conv.d);
+        conv.define(dy, v.x + q.padding - d.x, v.y + q.padding - d.y, nothing(),
+                    weight(d.x, d.y, v.c, v.b % q.groups * q.k + d.z));
+        dx = conv.out;
+        set_input(dx, q);
+        Tile tile = best_tile(
+            {.x = q.w, .c = q.c, .steps = q.k * q.r * q.s, .most_x = most_x(), .x_cycles = 0.15, .c_cycles = 0.05},
+            accumulators());
+        conv.schedule(tile, q.lanes, q.w);
     }
 };
 
@@ -226,8 +271,8 @@ public:
         };
         RDom d(0, q.wo(), 0, q.ho(), 0, q.blocks);
         Expr row = d.y * q.stride + r - q.padding;
-        Expr column = d.x * q.stride + base(so, t.s, q.s) + e % t.s - q.padding;
-        Expr input_channel = base(co, t.c, q.c) + e / t.s % t.c, output_channel = base(ko, t.k, q.k) + e / (t.s * t.c);
+        Expr column = d.x * q.stride + base(so, t.s, q.s) + e / t.k % t.s - q.padding;
+        Expr input_channel = base(co, t.c, q.c) + e / (t.k * t.s), output_channel = base(ko, t.k, q.k) + e % t.k;
         Expr value, block = d.z * q.groups + g;
         if (q.padding) {
             Expr inside = within(column, q.w);
@@ -247,7 +292,7 @@ public:
 
         LaneSums lane_sums(sum, q.lanes, t.s * t.c * t.k, {so, r, co, ko, g});
         Expr place =
-            s - base(s / t.s, t.s, q.s) + t.s * (c - base(c / t.c, t.c, q.c) + t.c * (k - base(k / t.k, t.k, q.k)));
+            k - base(k / t.k, t.k, q.k) + t.k * (s - base(s / t.s, t.s, q.s) + t.s * (c - base(c / t.c, t.c, q.c)));
         dw(s, r, c, k, g) = lane_sums.result()(place, s / t.s, r, c / t.c, k / t.k, g);
 
         schedule(q, t, sum, lane_sums, d, {l, e, so, r, co, ko, g, s, c, k});

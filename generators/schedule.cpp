@@ -35,7 +35,7 @@ double tile_cost(const TileQuery &q, Tile tile) {
 Tile best_tile(const TileQuery &q, int accumulators) {
     Tile best;
     double best_cost = 0;
-    for (int x = 1; x <= std::min(q.x, accumulators); x++) {
+    for (int x = 1; x <= std::min({q.x, accumulators, q.most_x}); x++) {
         if (x % q.multiple_of_x != 0 && x != q.x) continue;
         for (int c = 1; c <= std::min({q.c, accumulators / x, q.most_c}); c++) {
             double cost = tile_cost(q, {x, c});

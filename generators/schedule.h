@@ -17,10 +17,10 @@ struct Tile {
 };
 
 struct TileQuery {
-    int x, c;              // extents to cover. Tiles need not divide them
-    int steps;             // multiply-adds per accumulator, which pay for its initialization and store
-    int most_c = 1 << 30;  // upper limit of Tile::c
-    int multiple_of_x = 1; // Tile::x is a multiple of it, or the whole extent
+    int x, c;                               // extents to cover. Tiles need not divide them
+    int steps;                              // multiply-adds per accumulator, which pay for its initialization and store
+    int most_x = 1 << 30, most_c = 1 << 30; // upper limits of Tile
+    int multiple_of_x = 1;                  // Tile::x is a multiple of it, or the whole extent
     // Extra cycles a step for each x and c of the tile: registers that values wait in, loads from beyond L1.
     double x_cycles = 0.02, c_cycles = 0.04;
 };
