@@ -135,6 +135,7 @@ template <class Derived> class ConvBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
         s{"s", 1}, stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
 
 protected:
     ConvShape shape() const {
@@ -186,14 +187,14 @@ public:
         y = conv.out;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
-        Tile tile = best_tile({.x = q.wo(),
-                               .c = q.k,
-                               .steps = q.c * q.r * q.s,
-                               .most_x = most_x(),
-                               .most_c = cached_streams(weight_stride),
-                               .x_cycles = 0.15,
-                               .c_cycles = 0.05},
-                              accumulators());
+        Tile tile = chosen_tile({.x = q.wo(),
+                                 .c = q.k,
+                                 .steps = q.c * q.r * q.s,
+                                 .most_x = most_x(),
+                                 .most_c = cached_streams(weight_stride),
+                                 .x_cycles = 0.15,
+                                 .c_cycles = 0.05},
+                                {tile_x, tile_c}, accumulators());
         conv.schedule(tile, q.lanes, q.wo());
     }
 
@@ -221,8 +222,9 @@ public:
         const int budget =
             std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
         // Weights wait in registers for the next pixel; pixels pass.
-        const Tile tile = best_tile(
-            {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2}, budget);
+        const Tile tile = chosen_tile(
+            {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2},
+            {tile_x, tile_c}, budget);
         GradInput conv(q, dy, weight, tile.x);
         dx = conv.dx;
         set_input(dx, q);
@@ -243,17 +245,18 @@ private:
                     weight(d.x, d.y, v.c, v.b % q.groups * q.k + d.z));
         dx = conv.out;
         set_input(dx, q);
-        Tile tile = best_tile(
+        Tile tile = chosen_tile(
             {.x = q.w, .c = q.c, .steps = q.k * q.r * q.s, .most_x = most_x(), .x_cycles = 0.15, .c_cycles = 0.05},
-            accumulators());
+            {tile_x, tile_c}, accumulators());
         conv.schedule(tile, q.lanes, q.w);
     }
 };
 
 // dw = sum over lanes and output pixels of x * dy. A tile is st columns of the window by ct input channels by kt output
-// channels, accumulated in registers over all pixels, then summed over lanes.
+// channels, accumulated in registers over all pixels, then summed over lanes. tile_x, tile_c and tile_k are st, ct, kt.
 class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
 public:
+    GeneratorParam<int> tile_k{"tile_k", 0};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
     Output<Buffer<float, 5>> dw{"dw"};
 
@@ -304,6 +307,8 @@ private:
     };
 
     Tiles choose_tiles(const ConvShape &q) const {
+        if (tile_x > 0 && tile_c > 0 && tile_k > 0)
+            return {std::min<int>(tile_x, q.s), std::min<int>(tile_c, q.c), std::min<int>(tile_k, q.k)};
         const int most = accumulators(), steps = q.wo() * q.ho() * q.blocks;
         Tiles best{1, 1, 1};
         double best_cost = 0;

@@ -218,10 +218,14 @@ TEST(Wrong, Linear) {
     WRONG("linear '0': the input must be [n, c], not [n, 1, 28, 28]", linear(x, {.units = 10}));
 }
 
-TEST(Wrong, BatchNorm) {
-    // The input has as many channels as the layer before made, whatever the author expected.
+// The source text's second network as printed: Conv2d(1, 6) before BatchNorm2d(16). The input has as many channels as
+// the layer before made, whatever the author expected.
+TEST(BatchNormTraps, T17_SixChannelsAreNotSixteen) {
     WRONG("batch_norm '1': expects 16 channels, the input [n, 6, 24, 24] has 6",
           batch_norm(conv2d(x, {.channels = 6, .window = 5}), {.channels = 16}));
+}
+
+TEST(Wrong, BatchNorm) {
     WRONG("batch_norm '0': expects 28 channels, the input [n, 1, 28, 28] has 1", batch_norm(x, {.channels = 28}));
     WRONG("batch_norm '0': the input must be [n, c] or [n, c, h, w], not [n, 1, 784]",
           batch_norm(reshape(x, {Shape::batch, 1, 784})));
