@@ -27,6 +27,7 @@ set(generator_sources
     generators/algorithms_pointwise.cpp
     generators/batch_stats_generator.cpp
     generators/conv2d_generator.cpp
+    generators/conv2d_grad_weight_generator.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
     generators/loss_generator.cpp

@@ -72,4 +72,12 @@ int linear_grad_weight_tile(int c, int k) {
     return k;
 }
 
+int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
+    const int64_t few_sums = 2 << 20, l2_share = 256 << 10, tasks = 8;
+    if (4 * q.c * q.k * q.window * q.blocks < few_sums) return 0;
+    // A task reads its planes of dy of all blocks for every tile of input channels: they must stay in L2.
+    const int64_t plane = 4 * q.lanes * q.pixels * q.blocks, fit = std::min(l2_share / plane, q.k / tasks);
+    return fit < 2 ? 0 : largest_divisor(int(q.k), int(fit));
+}
+
 } // namespace cryolite

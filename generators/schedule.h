@@ -3,6 +3,8 @@
 // two vector multiply-adds and two loads a cycle, with a latency of four.
 #pragma once
 
+#include <cstdint>
+
 namespace cryolite {
 
 struct Registers {
@@ -44,6 +46,14 @@ constexpr double grad_weight_x_cycles = 0.5;
 // Rows of the weight gradient [k, c] that make one task of linear_grad_weight: a divisor of k, large enough to keep the
 // registers busy and to be worth a task, small enough to give several tasks.
 int linear_grad_weight_tile(int c, int k);
+
+// Output channels that make one task of conv2d_grad_weight_tiles, a divisor of k; 0 where a sum for each block is
+// better.
+struct ConvWeightQuery {
+    int64_t c, k, window, pixels; // window: r * s; pixels of one output channel
+    int64_t lanes, blocks;
+};
+int64_t conv2d_grad_weight_tile(const ConvWeightQuery &query);
 
 // Width of the vectors along a dense dimension: at most `lanes`, a power of two, or all of an extent below 4.
 int vector_width(int extent, int lanes);
