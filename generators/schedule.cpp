@@ -80,4 +80,14 @@ int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
     return fit < 2 ? 0 : largest_divisor(int(q.k), int(fit));
 }
 
+bool linear_in_tiles(int64_t c, int64_t k) {
+    const bool in_chunks = largest_divisor(int(c), 1024) >= 64 && largest_divisor(int(k), 32) >= 8;
+    return 4 * c * k > 4 << 20 && in_chunks;
+}
+
+int64_t linear_tile(int64_t c, int64_t k, bool forward) {
+    // Forward a result is a row of c weights; backward it is a column, of which a row should hold whole cache lines.
+    return forward ? largest_divisor(int(k), 64) : largest_divisor(int(c), 256);
+}
+
 } // namespace cryolite

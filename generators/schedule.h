@@ -47,6 +47,12 @@ constexpr double grad_weight_x_cycles = 0.5;
 // registers busy and to be worth a task, small enough to give several tasks.
 int linear_grad_weight_tile(int c, int k);
 
+// Whether a linear layer c -> k should read its weights once a batch and not once a block: they are larger than what a
+// core's caches hold, and both extents divide into chunks.
+bool linear_in_tiles(int64_t c, int64_t k);
+// Results of one task then, a divisor of k, or of c for the gradient.
+int64_t linear_tile(int64_t c, int64_t k, bool forward);
+
 // Output channels that make one task of conv2d_grad_weight_tiles, a divisor of k; 0 where a sum for each block is
 // better.
 struct ConvWeightQuery {
