@@ -41,8 +41,9 @@ struct Kernel {
     std::string generator;
     std::map<std::string, std::string> parameters; // without lanes and target
     std::vector<KernelArg> args;                   // in the generator's order
-    int64_t tiles = 0; // > 0: one task a tile, in a phase after the one that makes the inputs
-    double flops = 0;  // per call
+    int64_t tiles = 0;       // > 0: one task a tile, in a phase after the one that makes the inputs
+    bool at_barrier = false; // tiles of a tail step: at the barrier itself, so that inputs need not outlive their phase
+    double flops = 0;        // per call
 };
 struct KernelContext {
     int64_t lanes;
@@ -88,6 +89,7 @@ struct OpDef {
     // Primitive ops that are no statements: their generator. Null: a statement, or no code (alias, grammar).
     Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
 
+    bool stored = false;         // a statement's result that is never computed again where it is read
     bool alias = false;          // the result is the input's storage with another shape: reshape
     bool zero_batch_sum = false; // sums of the result over the batch (and pixels) are zero by construction
     Padding padding = Padding::garbage;
