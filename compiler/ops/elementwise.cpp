@@ -117,6 +117,9 @@ static Ids tanh_gradient(Graph &g, const Node &n, const Ids &dy) {
 static Ids relu_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {g.add1("relu_grad", {dy[0], n.inputs[0]}, {}, n.layer)};
 }
+static Ids relu6_gradient(Graph &g, const Node &n, const Ids &dy) {
+    return {g.add1("relu6_grad", {dy[0], n.inputs[0]}, {}, n.layer)};
+}
 static Ids no_gradient(Graph &, const Node &n, const Ids &) { return Ids(n.inputs.size(), no_value); }
 
 static double add_of(double a, double b) { return a + b; }
@@ -127,6 +130,7 @@ static double max_of(double a, double b) { return std::isnan(a) || a > b ? a : b
 static double min_of(double a, double b) { return std::isnan(a) || a < b ? a : b; }
 static double ge_of(double a, double b) { return a >= b; }
 static double relu_grad_of(double dy, double x) { return x <= 0 ? 0 : dy; }
+static double relu6_grad_of(double dy, double x) { return x <= 0 || x >= 6 ? 0 : dy; }
 static double neg_of(double x) { return -x; }
 static double exp_of(double x) { return std::exp(x); }
 static double log_of(double x) { return std::log(x); }
@@ -138,8 +142,10 @@ static double reciprocal_of(double x) { return 1 / x; }
 static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x < 0 ? 0 : x; }
+static double relu6_of(double x) { return x < 0 ? 0 : x > 6 ? 6 : x; }
 
 static std::vector<Case> unary_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -2, 2); }
+static std::vector<Case> relu6_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -4, 10); }
 static std::vector<Case> positive_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, 0.5, 2); }
 static std::vector<Case> binary_cases() {
     return cases_of({"[n,3,2,5] [n,3,2,5]", "[n,3,2,5] [1,3,1,1]", "[1,3,1,1] [n,3,2,5]", "[n,1] [1,5]", "[n,3] []",
@@ -147,6 +153,7 @@ static std::vector<Case> binary_cases() {
                     {}, 0.5, 2);
 }
 static std::vector<Case> relu_grad_cases() { return cases_of({"[n,3,2,5] [n,3,2,5]", "[7] [7]"}); }
+static std::vector<Case> relu6_grad_cases() { return cases_of({"[n,3,2,5] [n,3,2,5]", "[7] [7]"}, {}, -4, 10); }
 
 // Of finite garbage in padding lanes these can make infinities and NaN, which a product with a zero gradient keeps:
 // their results are masked where they are made.
@@ -176,6 +183,7 @@ CRYO_UNARY(log, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(neg, Padding::if_all, nullptr, unary_cases)
 CRYO_UNARY(reciprocal, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(relu, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(relu6, Padding::if_all, nullptr, relu6_cases)
 CRYO_UNARY(rsqrt, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(sigmoid, Padding::garbage, nullptr, unary_cases)
 CRYO_UNARY(sqrt, Padding::if_all, lower_masked, positive_cases)
@@ -202,6 +210,7 @@ CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr, binary_cases)
 CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases)
+CRYO_BINARY(relu6_grad, relu6_grad_of, nullptr, Padding::if_any, nullptr, relu6_grad_cases)
 CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr, binary_cases)
 
 // ---- broadcast, mask, uniform

@@ -1,6 +1,6 @@
 // Statements become pointwise kernels: what is stored, what is recomputed, which results share a kernel.
 //
-// A value is stored only where a kernel that is no statement reads it, an effect or an alias does, or a block-level
+// A value is stored only where a kernel that is no statement reads it, an effect or a view (views.h) does, or a block-level
 // statement reads a whole one. Everything else is inlined into its readers, again and again if need be: an activation
 // that backward needs is recomputed from the batch-wide value before it, which costs less than storing and reading it.
 //
