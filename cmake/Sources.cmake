@@ -27,8 +27,10 @@ set(generator_sources
     generators/algorithms_pointwise.cpp
     generators/batch_stats_generator.cpp
     generators/conv2d_generator.cpp
+    generators/conv2d_grad_weight_generator.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
+    generators/linear_tiles_generator.cpp
     generators/loss_generator.cpp
     generators/pointwise_generator.cpp
     generators/pointwise_kernel.cpp
@@ -162,6 +164,7 @@ set(model_test_sources
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
     tests/random_networks_test.cpp
+    tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
 )

@@ -98,6 +98,8 @@ struct OpDef {
     void (*reference)(const Graph &graph, const Node &node, const std::vector<const Tensor *> &inputs,
                       const std::vector<Tensor *> &outputs) = nullptr;
     std::vector<Case> (*cases)() = nullptr;
+    const char *no_gradient = nullptr; // why nothing is differentiated through the op; said by each op with a reference
+                                       // that has no gradient, or one that is zero
 };
 
 const OpDef *find_op(const std::string &name); // null when there is none

@@ -87,7 +87,8 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
         if (space == Space::none)
             for (ValueId v : node.outputs)
                 if (graph.shape(v).per_block()) t = std::max(t, 0);
-        for (ValueId v : node.outputs) times.time[size_t(v)] = t;
+        // Tiles of a value that every block reads part of are together when the phase is over.
+        for (ValueId v : node.outputs) times.time[size_t(v)] = t + (space == Space::tile && graph.shape(v).per_block());
         times.space.push_back(space);
         times.when.push_back(t);
         if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);

@@ -1,8 +1,7 @@
 // The known traps of batch normalization, each by its number and name, against the reference in float64.
 //
-// Elsewhere: 3 (Modes.RunningStatisticsStartAtZeroAndOne) and 8 (Modes.EvaluatingBetweenStepsChangesNoBit) in
-// ragged_test, where 15 is tested for whole networks; 11 in onnx_nodes_test (both values of training_mode); 17
-// (Wrong.BatchNorm) in dsl_test; 18 (GradientOfNetworks.BatchNorm*) in gradient_test.
+// All are BatchNormTraps.T<number>_...; elsewhere: T03 and T08 in ragged_test, where 15 is tested for whole networks,
+// too; T11 in onnx_nodes_test; T17 in dsl_test; T18, and the gradients of T09, in gradient_test.
 #include "batch_norm_reference.h"
 
 #include "passes.h"
@@ -105,7 +104,9 @@ TEST(BatchNormTraps, T04_LargeOffsetsDoNotCancel) {
             // A mean in float32 is off by up to 6e-8 of the offset, which is 1e-3 of a deviation.
             EXPECT_NEAR(subject.train(data), subject.expected_loss(batch, data), 5e-3);
             expect_close(subject.running().mean, batch.mean, 1e-7);
-            expect_close(subject.running().var, batch.var, 1e-4);
+            // So is the mean of each block, from whose differences the merge takes what is between them: the fewer
+            // samples a block has, the more; with 8 lanes up to 4.5e-4.
+            expect_close(subject.running().var, batch.var, 5e-4);
             EXPECT_NEAR(subject.evaluate(data), subject.expected_loss(batch, data), 5e-3);
         }
     }

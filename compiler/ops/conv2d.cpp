@@ -1,20 +1,41 @@
-// 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c,r,s], bias [k].
+// 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c/groups,r,s], bias [k]. The attribute `groups`, 1
+// where it is missing, cuts the channels into so many convolutions side by side: each sees c/groups and makes k/groups.
 #include "common.h"
+
+#include "schedule.h"
 
 namespace cryolite {
 
 static int64_t out_extent(int64_t in, int64_t window, const Node &n) {
     return (in + 2 * n.attrs.integer("padding") - window) / n.attrs.integer("stride") + 1;
 }
+static int64_t groups(const Node &n) { return n.attrs.has("groups") ? n.attrs.integer("groups") : 1; }
+// Where the window is one pixel, an image is as good as one row: rows that no tile divides then waste nothing.
+static bool by_pixels(const Shape &w, const Node &n) {
+    return w[2] * w[3] == 1 && n.attrs.integer("stride") == 1 && n.attrs.integer("padding") == 0;
+}
 static std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, const Node &node) {
-    return {{"c", text(x[1])},
-            {"h", text(x[2])},
-            {"w", text(x[3])},
-            {"k", text(w[0])},
-            {"r", text(w[2])},
-            {"s", text(w[3])},
-            {"stride", text(node.attrs.integer("stride"))},
-            {"padding", text(node.attrs.integer("padding"))}};
+    const bool row = by_pixels(w, node);
+    std::map<std::string, std::string> result{{"c", text(x[1])},
+                                              {"h", text(row ? 1 : x[2])},
+                                              {"w", text(row ? x[2] * x[3] : x[3])},
+                                              {"k", text(w[0])},
+                                              {"r", text(w[2])},
+                                              {"s", text(w[3])},
+                                              {"stride", text(node.attrs.integer("stride"))},
+                                              {"padding", text(node.attrs.integer("padding"))}};
+    if (groups(node) > 1) result["groups"] = text(groups(node));
+    return result;
+}
+// Images as kernels see them: the groups of a block are blocks of fewer channels, one after another (kernels.md).
+static KernelArg image_arg(KernelArg arg, const Shape &w, const Node &node) {
+    if (by_pixels(w, node)) {
+        arg.extents.at(1) *= arg.extents.at(2);
+        arg.extents.at(2) = 1;
+    }
+    arg.extents.at(3) /= groups(node);
+    arg.extents.at(4) *= groups(node);
+    return arg;
 }
 static double flops(const Shape &w, const Shape &y, const KernelContext &context) {
     return 2.0 * double(context.lanes) * double(w.elements()) * double(y[2] * y[3]);
@@ -23,7 +44,13 @@ static double flops(const Shape &w, const Shape &y, const KernelContext &context
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
     if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
-    if (w.rank() != 4 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
+    if (w.rank() != 4) compile_error(n, "the weight must be [k, c, r, s], not " + w.text());
+    if (groups(n) < 1 || x[1] % groups(n) || w[0] % groups(n))
+        compile_error(n, "groups " + text(groups(n)) + " does not divide the channels of input " + x.text() +
+                             " and weight " + w.text());
+    if (w[1] != x[1] / groups(n))
+        compile_error(n, "input " + x.text() + (groups(n) > 1 ? " in " + text(groups(n)) + " groups" : "") +
+                             " does not fit weight " + w.text());
     if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
         compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
     int64_t padding = n.attrs.integer("padding"), stride = n.attrs.integer("stride");
@@ -55,7 +82,8 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .flops = flops(w, g.shape(n.outputs[0]), context)};
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
-    kernel.args.push_back(output_arg(g, n, 0, context));
+    kernel.args.push_back(image_arg(output_arg(g, n, 0, context), w, n));
+    kernel.args[0] = image_arg(kernel.args[0], w, n);
     return kernel;
 }
 
@@ -65,6 +93,7 @@ template <typename F, typename Outside>
 static void each_tap(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &w,
                      const std::vector<int64_t> &y, F f, Outside outside) {
     int64_t stride = node.attrs.integer("stride"), padding = node.attrs.integer("padding");
+    int64_t outputs = y[1] / groups(node); // of a group
     for (int64_t n = 0; n < y[0]; n++)
         for (int64_t k = 0; k < y[1]; k++)
             for (int64_t i = 0; i < y[2]; i++)
@@ -78,7 +107,8 @@ static void each_tap(const Node &node, const std::vector<int64_t> &x, const std:
                                 if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3])
                                     outside(weight, result);
                                 else
-                                    f(size_t(((n * x[1] + c) * x[2] + yy) * x[3] + xx), weight, result);
+                                    f(size_t(((n * x[1] + k / outputs * w[1] + c) * x[2] + yy) * x[3] + xx), weight,
+                                      result);
                             }
 }
 static void reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
@@ -120,20 +150,36 @@ static void partial_reference(const Graph &, const Node &node, const Inputs &in,
 }
 
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
-    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
+    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1] * groups(n), n.attrs.integer("h"), n.attrs.integer("w")},
+             Type::f32}};
 }
 static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &w = g.shape(n.inputs[1]);
     return {.generator = "conv2d_grad_input",
             .parameters = parameters(g.shape(n.outputs[0]), w, n),
-            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
+            .args = {image_arg(input_arg(g, n, 0, context), w, n), input_arg(g, n, 1, context),
+                     image_arg(output_arg(g, n, 0, context), w, n)},
             .flops = flops(w, g.shape(n.inputs[0]), context)};
 }
 static Shape weight_shape(const Graph &g, const Node &n) {
-    return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1], n.attrs.integer("r"), n.attrs.integer("s")};
+    return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1] / groups(n), n.attrs.integer("r"),
+                 n.attrs.integer("s")};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
-static void lower_weight(Rewriter &r, const Node &n, const KernelContext &) {
+static int64_t weight_tile(const Shape &w, const Shape &y, const Node &n, const KernelContext &context) {
+    if (groups(n) > 1) return 0;
+    return conv2d_grad_weight_tile({.c = w[1],
+                                    .k = w[0],
+                                    .window = w[2] * w[3],
+                                    .pixels = y[2] * y[3],
+                                    .lanes = context.lanes,
+                                    .blocks = context.max_blocks()});
+}
+static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (weight_tile(weight_shape(r.from, n), r.from.shape(n.inputs[1]), n, context)) {
+        r.bind(n.outputs[0], r.to.add1("conv2d_grad_weight_tiles", r.inputs(n), n.attrs, n.layer, n.source));
+        return;
+    }
     ValueId partial = r.to.add1("conv2d_grad_weight_partial", r.inputs(n), n.attrs, n.layer, n.source);
     r.bind(n.outputs[0],
            r.to.add1("sum_merge", {partial}, {{"mean_count", int64_t(0)}, {"shape", r.from.shape(n.outputs[0]).dims}},
@@ -145,10 +191,41 @@ static std::vector<ValueType> infer_weight_partial(const Graph &g, const Node &n
     return {{shape, Type::f32}};
 }
 static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape w = weight_shape(g, n);
+    KernelArg dw = output_arg(g, n, 0, context);
+    dw.extents.at(3) /= groups(n);
+    dw.extents.push_back(groups(n));
     return {.generator = "conv2d_grad_weight",
-            .parameters = parameters(g.shape(n.inputs[0]), weight_shape(g, n), n),
-            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
-            .flops = flops(weight_shape(g, n), g.shape(n.inputs[1]), context)};
+            .parameters = parameters(g.shape(n.inputs[0]), w, n),
+            .args = {image_arg(input_arg(g, n, 0, context), w, n), image_arg(input_arg(g, n, 1, context), w, n), dw},
+            .flops = flops(w, g.shape(n.inputs[1]), context)};
+}
+static Kernel kernel_weight_tiles(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape w = weight_shape(g, n), &y = g.shape(n.inputs[1]);
+    // A graph may ask for tiles where they are not worth it.
+    const int64_t tile = std::max(weight_tile(w, y, n, context), int64_t(largest_divisor(int(w[0]), 8)));
+    auto all_blocks = [&](int input) {
+        KernelArg arg = image_arg(input_arg(g, n, input, context), w, n);
+        arg.extents.pop_back();
+        arg.all_blocks = true;
+        return arg;
+    };
+    KernelArg x = all_blocks(0), dy = all_blocks(1);
+    dy.extents[3] = tile;
+    dy.tile_stride = dy.extents[0] * dy.extents[1] * dy.extents[2] * tile;
+    Kernel kernel{.generator = "conv2d_grad_weight_tiles",
+                  .parameters = parameters(g.shape(n.inputs[0]), w, n),
+                  .args = {{.kind = KernelArg::batch, .extents = {}},
+                           x,
+                           dy,
+                           {.kind = KernelArg::output,
+                            .index = 0,
+                            .extents = {w[3], w[2], w[1], tile, 1},
+                            .tile_stride = w[3] * w[2] * w[1] * tile}},
+                  .tiles = w[0] / tile,
+                  .flops = flops(w, y, context) * double(tile * context.max_blocks()) / double(w[0])};
+    kernel.parameters["tile"] = text(tile);
+    return kernel;
 }
 
 // Shapes of x, weight and y.
@@ -156,6 +233,7 @@ struct ConvCase {
     const char *x, *weight, *y;
     int64_t stride, padding;
     bool large = false;
+    int64_t groups = 1;
 };
 const ConvCase conv_cases[] = {
     {"[n,2,5,5]", "[3,2,5,5]", "[n,3,1,1]", 1, 0}, // window = input
@@ -171,11 +249,26 @@ const ConvCase conv_cases[] = {
     {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true}, // primes
     {"[n,32,14,14]", "[32,32,3,3]", "[n,32,14,14]", 1, 1, true},
     {"[n,1,23,23]", "[4,1,11,11]", "[n,4,4,4]", 4, 0, true},
+    {"[n,4,4,5]", "[6,2,3,3]", "[n,6,4,5]", 1, 1, false, 2},
+    {"[n,6,5,3]", "[3,2,2,1]", "[n,3,3,3]", 2, 1, false, 3}, // one output channel a group
+    {"[n,3,4,4]", "[3,1,3,3]", "[n,3,4,4]", 1, 1, false, 3}, // depthwise
+    {"[n,2,5,5]", "[6,1,3,3]", "[n,6,3,3]", 2, 1, false, 2}, // and with three outputs a channel
+    {"[n,2,1,1]", "[2,1,3,3]", "[n,2,1,1]", 1, 1, false, 2},
+    {"[n,2,2,2]", "[4,1,1,1]", "[n,4,3,3]", 3, 3, false, 2},
+    {"[n,3,4,7]", "[3,1,2,2]", "[n,3,2,3]", 2, 0, false, 3},
+    {"[n,12,14,13]", "[12,1,3,3]", "[n,12,14,13]", 1, 1, true, 12},
+    {"[n,12,13,14]", "[12,1,3,3]", "[n,12,7,7]", 2, 1, true, 12},
+    {"[n,5,17,19]", "[10,1,5,5]", "[n,10,17,19]", 1, 2, true, 5},
+    {"[n,36,9,9]", "[60,9,3,3]", "[n,60,9,9]", 1, 1, true, 4},
+    {"[n,3,112,112]", "[64,3,7,7]", "[n,64,56,56]", 2, 3, true},   // ResNet's first,
+    {"[n,256,14,14]", "[256,256,3,3]", "[n,256,7,7]", 2, 1, true}, // and a late one
 };
 static std::vector<Case> each_case(Case (*make)(const ConvCase &, Attrs)) {
     std::vector<Case> cases;
     for (const ConvCase &c : conv_cases) {
-        cases.push_back(make(c, {{"stride", c.stride}, {"padding", c.padding}}));
+        Attrs attrs{{"stride", c.stride}, {"padding", c.padding}};
+        if (c.groups > 1) attrs.map["groups"] = c.groups;
+        cases.push_back(make(c, attrs));
         cases.back().large = c.large;
     }
     return cases;
@@ -185,6 +278,7 @@ static std::vector<Case> cases() {
         [](const ConvCase &c, Attrs attrs) { return case_of(c.x + std::string(" ") + c.weight, std::move(attrs)); });
     for (size_t i = 0, plain = cases.size(); i < plain; i++) { // and with a bias
         Case c = cases[i];
+        if (c.inputs[1].shape.elements() > 100000) continue; // takes long enough once
         c.inputs.push_back({Shape{c.inputs[1].shape[0]}, Type::f32});
         cases.push_back(std::move(c));
     }
@@ -207,7 +301,15 @@ static std::vector<Case> weight_cases() {
     });
 }
 
-extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op;
+// Tiles are for one group.
+static std::vector<Case> tile_cases() {
+    std::vector<Case> cases = weight_cases();
+    std::erase_if(cases, [](const Case &c) { return c.attrs.has("groups"); });
+    return cases;
+}
+
+extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op,
+    conv2d_grad_weight_tiles_op;
 const OpDef conv2d_op = {.name = "conv2d",
                          .summary = "2-D convolution",
                          .min_inputs = 2,
@@ -225,7 +327,8 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
-                                    .cases = input_cases};
+                                    .cases = input_cases,
+                                    .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .summary = "gradient of conv2d for its weight",
                                      .min_inputs = 2,
@@ -233,7 +336,8 @@ const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .infer = infer_weight,
                                      .lower = lower_weight,
                                      .reference = weight_reference,
-                                     .cases = weight_cases};
+                                     .cases = weight_cases,
+                                     .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial",
                                              .summary = "the same for one block",
                                              .min_inputs = 2,
@@ -242,6 +346,17 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .kernel = kernel_weight,
                                              .masked_input = 1,
                                              .reference = partial_reference,
-                                             .cases = weight_cases};
+                                             .cases = weight_cases,
+                                             .no_gradient = made_by_lowering};
+const OpDef conv2d_grad_weight_tiles_op = {.name = "conv2d_grad_weight_tiles",
+                                           .summary = "the same over all blocks, for a tile of output channels a task",
+                                           .min_inputs = 2,
+                                           .max_inputs = 2,
+                                           .infer = infer_weight,
+                                           .kernel = kernel_weight_tiles,
+                                           .masked_input = 1,
+                                           .reference = weight_reference,
+                                           .cases = tile_cases,
+                                           .no_gradient = made_by_lowering};
 
 } // namespace cryolite
