@@ -23,6 +23,7 @@ set(runtime_sources
 )
 
 set(generator_sources
+    generators/algorithms_adaptive.cpp
     generators/algorithms_math.cpp
     generators/algorithms_pointwise.cpp
     generators/batch_stats_generator.cpp
@@ -57,8 +58,10 @@ set(compiler_sources
     compiler/network.cpp
     compiler/objects.cpp
     compiler/op.cpp
+    compiler/ops/adaptive_pool.cpp
     compiler/ops/batch_norm.cpp
     compiler/ops/common.cpp
+    compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
     compiler/ops/elementwise.cpp
     compiler/ops/grammar.cpp
@@ -84,6 +87,7 @@ set(compiler_sources
     compiler/text.cpp
     compiler/times.cpp
     compiler/verify.cpp
+    compiler/views.cpp
 )
 
 set(data_sources

@@ -19,7 +19,8 @@ static std::vector<bool> find_updates(const Graph &graph) {
         const Node &node = graph.nodes[i];
         for (ValueId v : node.inputs) {
             read[size_t(v)] = true;
-            bool passes = is_assigned(node, v) || (node.op->alias && only_assigned[size_t(node.outputs[0])]);
+            bool passes =
+                is_assigned(node, v) || (node.op->place == Place::same && only_assigned[size_t(node.outputs[0])]);
             if (!passes) only_assigned[size_t(v)] = false;
         }
     }

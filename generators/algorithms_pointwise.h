@@ -15,7 +15,16 @@ namespace cryolite {
 struct Point {
     Halide::Expr lane;
     std::vector<Halide::Expr> at;
+
+    Point at_pixel(Halide::Expr y, Halide::Expr x) const {
+        Point result = *this;
+        result.at[2] = y;
+        result.at[3] = x;
+        return result;
+    }
 };
+
+inline bool is_adaptive(const ProgramStatement &s) { return s.op.rfind("adaptive_avg_pool2d", 0) == 0; }
 
 class Evaluator {
 public:
@@ -49,6 +58,9 @@ public:
     // Arguments of a value's buffer, innermost first.
     static std::vector<Halide::Expr> arguments(const ProgramShape &shape, const Point &point);
 
+    // Windows with more elements than this become a loop.
+    static constexpr int largest_unrolled_window = 25;
+
 private:
     using Key = std::pair<int, std::vector<const void *>>;
 
@@ -58,6 +70,7 @@ private:
     Halide::Expr staged_value(int index, const Point &point);
     Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
                                 Halide::Expr column, float outside);
+    Halide::Expr average_weight(const ProgramStatement &s, const Point &point) const;
     Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
     bool pool_unrolls(const ProgramStatement &s) const;
     int points_read(int statement) const;
@@ -66,6 +79,8 @@ private:
     Halide::Expr max_pool_grad(const ProgramStatement &s, int index, const Point &point);
     Halide::Expr first_maximum(const ProgramStatement &s, int index, const Point &pooled);
     Halide::Func staged_first_maximum(const ProgramStatement &s);
+    Halide::Expr adaptive_pool(const ProgramStatement &s, int index, const Point &point);
+    bool adaptive_unrolls(const ProgramStatement &s) const;
     Halide::Expr uniform(const ProgramStatement &s, const Point &point);
 
     const Program &program_;

@@ -37,7 +37,11 @@ protected:
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
 
     // A window's columns share vectors of the source: with 16 registers more than these leave none for the sums.
-    int most_x() const { return registers_of(this->get_target(), shape().lanes).count >= 32 ? 1 << 30 : 3; }
+    int most_x() const {
+        const ConvShape q = shape();
+        if (registers_of(this->get_target(), q.lanes).count >= 32) return 1 << 30;
+        return q.c == 1 && q.k == 1 ? 4 : 3;
+    }
 
     template <class B> static void set_input(B &x, const ConvShape &q) {
         set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks * q.groups});

@@ -1,9 +1,14 @@
 // Generators `conv2d`, `conv2d_grad_input` and `conv2d_grad_weight` (kernels.md): direct convolution with one sample a
 // vector lane, so that every channel count, window and stride fills the vectors.
-// Share of the FMA peak of one Zen 5 core (AVX-512, minima; bench/kernel_bench): forward, input, weight gradient
+// Share of the FMA peak of one core; above 100%: products with the padding count, but are not computed.
+// Zen 5, AVX-512, bench/kernel_bench, with earlier tiles: forward, input, weight gradient
 //   5x5 1 -> 6 @ 28: 98%, 85%, 98%.   5x5 6 -> 16 @ 12: 100%, 100%, 91%.   1x1 stride 2 64 -> 128 @ 16: 78%, 65%, 57%
 //   3x3 64 -> 64 @ 32 padded: 101%, 102%, 98%.   3x3 stride 2 64 -> 128 @ 16 padded: 107%, 103%, 96%
-// Above 100%: products with the padding count, but are not computed.
+// Zen 3, AVX2, least thread CPU time on a busy machine (peak 88-90 GFLOP/s): forward, input, weight gradient
+//   3x3 padded 64 @ 32: 102%, 103%, 113%.   128 @ 16: 111%, 103%, 111%.   256 @ 8: 117%, 98%, 108%.
+//   512 @ 4: 110%, 76-110%, 107%.   stride 2 64 -> 128 @ 32: 99%, 76%, 81%.   256 @ 7: 84%, 75%, 111%
+//   1x1 64 -> 256 @ 28: 94-101%, 71-78%, 81%.   1024 -> 256 @ 7: 88%, 76%, 90%.   7x7 stride 2 3 -> 64 @ 112: 63-77%,
+//   not measured, 69% depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
 #include "conv2d.h"
 
 #include <algorithm>
@@ -104,15 +109,20 @@ template <class Dy, class Weight> struct GradInput {
         dx(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x % width, v.x / width, v.y, v.c, v.b);
     }
 
-    void schedule(Tile t, int lanes, int tiles) {
+    // few: 16 registers, in which pixels wait while weights pass, row by row of the window; with 32 weights wait.
+    void schedule(Tile t, int lanes, int tiles, bool few, int rows) {
         Var xo("xo"), xi("xi"), co("co"), ci("ci");
         dx.split(v.x, xo, xi, t.x, TailStrategy::GuardWithIf).split(v.c, co, ci, t.c, TailStrategy::ShiftInwards);
         dx.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci).never_partition_all();
         if (tiles > 1) dx.partition(xo, Halide::Partition::Auto);
         sum.compute_at(dx, co).bound(v.x, 0, t.x).bound_extent(v.y, 1);
         sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
-        sum.update().reorder(v.l, v.c, d[0], d[1], d[2], d[3]).vectorize(v.l, lanes);
-        sum.update().unroll(v.c).unroll(d[0]).unroll(d[1]).never_partition_all();
+        if (few)
+            sum.update().reorder(v.l, d[0], v.c, d[1], d[3], d[2]);
+        else
+            sum.update().reorder(v.l, v.c, d[0], d[1], d[2], d[3]);
+        if (few && rows * t.x * t.c <= most_unrolled_fmas / 4) sum.update().unroll(d[3]);
+        sum.update().vectorize(v.l, lanes).unroll(v.c).unroll(d[0]).unroll(d[1]).never_partition_all();
     }
 };
 
@@ -176,14 +186,14 @@ public:
         const int taps = std::max(1, q.k * ceil_div(q.r, q.stride) * ceil_div(q.s, q.stride));
         const int budget =
             std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
-        // Weights wait in registers for the next pixel; pixels pass.
+        const bool few = registers_of(get_target(), q.lanes).count < 32;
         const Tile tile = chosen_tile(
             {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2},
             {tile_x, tile_c}, budget);
         GradInput conv(q, dy, weight, tile.x);
         dx = conv.dx;
         set_input(dx, q);
-        conv.schedule(tile, q.lanes, ceil_div(q.w, tile.x));
+        conv.schedule(tile, q.lanes, ceil_div(q.w, tile.x), few, q.r);
     }
 
 private:
