@@ -35,9 +35,14 @@ set(generator_sources
     generators/program.cpp
     generators/reduce_generator.cpp
     generators/schedule.cpp
+    generators/scratch.cpp
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
+    generators/winograd.cpp
+    generators/winograd_generator.cpp
+    generators/winograd_grad_generator.cpp
+    generators/winograd_transform.cpp
 )
 
 set(compiler_sources
@@ -58,6 +63,8 @@ set(compiler_sources
     compiler/ops/batch_norm.cpp
     compiler/ops/common.cpp
     compiler/ops/conv2d.cpp
+    compiler/ops/conv2d_winograd.cpp
+    compiler/ops/conv2d_winograd_grad.cpp
     compiler/ops/elementwise.cpp
     compiler/ops/grammar.cpp
     compiler/ops/linear.cpp

@@ -1,5 +1,6 @@
 // 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c,r,s], bias [k].
 #include "common.h"
+#include "conv2d_winograd.h"
 
 namespace cryolite {
 
@@ -46,6 +47,9 @@ static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<
         result.push_back(
             sum_to(g, g.add1("sum", {dy[0]}, {{"axes", batch_axes(g.shape(dy[0]))}}, n.layer), Shape{w[0]}, n.layer));
     return result;
+}
+static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!lower_conv2d_to_winograd(r, n, context)) r.copy(n);
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
@@ -122,6 +126,9 @@ static void partial_reference(const Graph &, const Node &node, const Inputs &in,
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
     return {{Shape{Shape::batch, g.shape(n.inputs[1])[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
 }
+static void lower_input(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!lower_conv2d_grad_input_to_winograd(r, n, context)) r.copy(n);
+}
 static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &w = g.shape(n.inputs[1]);
     return {.generator = "conv2d_grad_input",
@@ -133,7 +140,8 @@ static Shape weight_shape(const Graph &g, const Node &n) {
     return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1], n.attrs.integer("r"), n.attrs.integer("s")};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
-static void lower_weight(Rewriter &r, const Node &n, const KernelContext &) {
+static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (lower_conv2d_grad_weight_to_winograd(r, n, context)) return;
     ValueId partial = r.to.add1("conv2d_grad_weight_partial", r.inputs(n), n.attrs, n.layer, n.source);
     r.bind(n.outputs[0],
            r.to.add1("sum_merge", {partial}, {{"mean_count", int64_t(0)}, {"shape", r.from.shape(n.outputs[0]).dims}},
@@ -214,6 +222,7 @@ const OpDef conv2d_op = {.name = "conv2d",
                          .max_inputs = 3,
                          .infer = infer,
                          .gradient = gradient,
+                         .lower = lower,
                          .kernel = kernel,
                          .reference = reference,
                          .cases = cases};
@@ -222,6 +231,7 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .min_inputs = 2,
                                     .max_inputs = 2,
                                     .infer = infer_input,
+                                    .lower = lower_input,
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
