@@ -58,6 +58,9 @@ WinogradMatrices winograd_matrices(int m, int r) {
     return w;
 }
 
+// Rows of `row_bytes` to store for n: one more where points would follow each other at a multiple of 2 KiB.
+static int apart(int n, int row_bytes) { return n + (long(n) * row_bytes % 2048 == 0); }
+
 WinogradConv::Schedule WinogradConv::schedule() const {
     const int accumulators = lanes >= 16 ? 24 : 12;
     const int most_channels = 48; // in a channel block
@@ -69,22 +72,21 @@ WinogradConv::Schedule WinogradConv::schedule() const {
     const int all = ceil_div(k, s.tile_k);
     s.channel_blocks = ceil_div(all, std::max(1, most_channels / s.tile_k));
     s.channel_tiles = ceil_div(all, s.channel_blocks);
+    const int row = 4 * lanes * s.group; // bytes of one channel at one point
+    s.stored_c = apart(c, row);
+    s.stored_channel_tiles = apart(s.channel_tiles, row * s.tile_k);
     return s;
 }
 
 long WinogradConv::scratch_elements() const {
     const Schedule s = schedule();
-    // A row more, so that the points of a tile do not all fall into the same sets of the caches.
-    const long row = long(lanes) * s.group;
-    return long(points()) * row * (c + 1 + s.tile_k * s.channel_tiles + 1);
+    return long(points()) * lanes * s.group * (s.stored_c + s.tile_k * s.stored_channel_tiles);
 }
 
 WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns) {
     WinogradGradWeight s;
-    const bool wide = conv.lanes >= 16;
-    s.tile_c = std::min(wide ? 8 : 4, conv.c);
-    s.tile_k = std::min(3, columns);
-    s.group = 16;
+    s.tile_c = std::min(conv.lanes >= 16 ? 6 : 3, conv.c);
+    s.tile_k = std::min(4, columns);
     s.padded_c = ceil_div(conv.c, s.tile_c) * s.tile_c;
     s.padded_k = ceil_div(columns, s.tile_k) * s.tile_k;
     const long side = long(conv.points()) * conv.lanes * s.group;
@@ -92,11 +94,62 @@ WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns) {
     return s;
 }
 
-int winograd_grad_weight_tile(int k) { return largest_divisor(k, 32) >= 8 ? largest_divisor(k, 32) : k; }
+int winograd_grad_weight_tile(int k) {
+    const int tile = largest_divisor(k, std::clamp(k / 2, 16, 64)); // two tasks at least, where that leaves enough
+    return tile >= 8 ? tile : k;
+}
 
-int fastest_winograd(WinogradConv conv, WinogradUse, bool) {
-    if (conv.r != 3 || conv.c < 16 || conv.k < 16 || conv.ho() < 4 || conv.wo() < 4) return 0;
-    return 4;
+// Modelled cycles of one block, calibrated on one Zen 3 core (AVX2; bench/winograd_bench): products run at 95% of the
+// peak, a tile's transform of one channel takes 4.7 cycles a point, weights come from the last cache or from memory.
+static double forward_cycles(const WinogradConv &q, int blocks) {
+    const WinogradConv::Schedule s = q.schedule();
+    const int groups = ceil_div(q.tiles(), s.group);
+    const double products = double(q.points()) * groups * s.group * q.c * s.padded_k() / 2 / 0.95;
+    const double transforms = 4.7 * q.points() * q.tiles() * (q.c + q.k);
+    const double bytes = 4.0 * double(q.weight_elements());
+    const double compute = products + transforms, load = bytes * groups / (bytes < 16e6 ? 8 : 3.6);
+    const double once = 1.2 * double(q.weight_elements()); // the weight's transform
+    return std::max(compute, load) + 0.25 * std::min(compute, load) + once / blocks;
+}
+
+// Products of the weight gradient run at 40%: sums over lanes, and transformed tiles that do not fit L2.
+static double grad_weight_cycles(const WinogradConv &q, int blocks) {
+    const int columns = winograd_grad_weight_tile(q.k), tasks = q.k / columns;
+    const WinogradGradWeight s = winograd_grad_weight(q, columns);
+    const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
+    const double products = double(q.points()) * tiles * s.padded_c * s.padded_k * tasks / 2 / 0.4;
+    return products + 4.7 * q.points() * tiles * (double(q.c) * tasks + q.k) + 60.0 * q.c * q.k / blocks;
+}
+
+double winograd_error(int m, int r, WinogradUse use) {
+    struct Row {
+        int m, r;
+        WinogradUse use;
+        int channels;
+        double direct, winograd;
+    };
+    static const Row rows[] = {
+#include "schedules/winograd_error.inc"
+    };
+    double worst = 0;
+    for (const Row &row : rows)
+        if (row.m == m && row.r == r && row.use == use) worst = std::max(worst, row.winograd / row.direct);
+    return worst;
+}
+
+int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error) {
+    const double worth = 0.87; // of direct convolution's time: the model is not exact
+    double best = worth * conv.c * conv.k * conv.ho() * conv.wo() * conv.r * conv.r / 2 / 0.95;
+    int fastest = 0;
+    for (int m : {2, 4}) {
+        conv.m = m;
+        const double error = winograd_error(m, conv.r, use);
+        if (error == 0 || (error > winograd_error_limit && !any_error)) continue;
+        const double cycles =
+            use == WinogradUse::forward ? forward_cycles(conv, blocks) : grad_weight_cycles(conv, blocks);
+        if (cycles < best) best = cycles, fastest = m;
+    }
+    return fastest;
 }
 
 } // namespace cryolite

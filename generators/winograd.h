@@ -41,11 +41,12 @@ struct WinogradConv {
     // `channel_tiles` of the latter make a channel block, whose products wait in the scratch for the output transform.
     struct Schedule {
         int tile_x = 1, tile_k = 1, group = 1, channel_tiles = 1, channel_blocks = 1;
+        int stored_c = 1, stored_channel_tiles = 1; // with room between points, so that they share no sets of the caches
         int padded_k() const { return tile_k * channel_tiles * channel_blocks; }
     };
     Schedule schedule() const;
 
-    // Floats of the transformed weight: (tile_k, c, channel_tiles, points, channel_blocks), in reading order.
+    // Floats of the transformed weight: (tile_k * c, channel_tiles, points, channel_blocks), in reading order.
     long weight_elements() const { return long(points()) * c * schedule().padded_k(); }
     long scratch_elements() const; // floats, of one call
 };
@@ -53,18 +54,23 @@ struct WinogradConv {
 // The weight gradient for `columns` of the k output channels over all blocks: the same input transform, and F(r, m)'s
 // for dy. Register tiles are tile_c by tile_k channels.
 struct WinogradGradWeight {
-    int tile_c = 1, tile_k = 1, group = 1, padded_c = 1, padded_k = 1;
+    int tile_c = 1, tile_k = 1, group = 32, padded_c = 1, padded_k = 1;
     long scratch_elements = 0;
 };
 WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns);
 // Output channels of one task: a divisor of k.
 int winograd_grad_weight_tile(int k);
 
-// The tile m that a convolution of these shapes (m is ignored) is fastest with, 0 where direct convolution is. Unless
-// `any_error`, only tiles whose measured error is within winograd_error_limit times direct convolution's. The input
-// gradient is a forward convolution.
+// The input gradient is a forward convolution.
 enum class WinogradUse { forward, grad_weight };
-int fastest_winograd(WinogradConv conv, WinogradUse use, bool any_error);
+
+// Error of F(m, r) as a multiple of direct convolution's (root mean square, both against float64): the largest over
+// the channel counts of schedules/winograd_error.inc. 0: not measured.
+double winograd_error(int m, int r, WinogradUse use);
+
+// The tile m that a convolution of these shapes (m is ignored) is fastest with when a batch has `blocks` blocks, 0 where
+// direct convolution is. Unless `any_error`, only tiles whose error is within winograd_error_limit.
+int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error);
 constexpr double winograd_error_limit = 4;
 
 } // namespace cryolite

@@ -6,7 +6,7 @@
 #include <algorithm>
 
 namespace cryolite {
-using Halide::Expr, Halide::Func, Halide::RDom, Halide::Var;
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var;
 
 namespace {
 
@@ -20,7 +20,7 @@ public:
         m{"m", 4};
     GeneratorParam<bool> bias{"bias", false};
     Input<Buffer<float, 5>> x{"x"};
-    Input<Buffer<float, 5>> u{"u"};
+    Input<Buffer<float, 4>> u{"u"};
     Output<Buffer<float, 1>> scratch{"scratch"};
     Output<Buffer<float, 5>> y{"y"};
 
@@ -34,7 +34,7 @@ public:
         const WinogradMatrices matrices = winograd_matrices(q.m, q.r);
         const int t = q.t();
         set_dense(x, {q.lanes, q.w, q.h, q.c, 1});
-        set_dense(u, {s.tile_k, q.c, s.channel_tiles, t * t, s.channel_blocks});
+        set_dense(u, {s.tile_k * q.c, s.channel_tiles, t * t, s.channel_blocks});
         if (bias_) set_dense(*bias_, {q.k});
         set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, 1});
         set_dense(scratch, {int(q.scratch_elements())});
@@ -68,7 +68,7 @@ public:
         Func sum("sum");
         RDom rc(0, q.c);
         sum(l, ti, ko, kt, px, py, kb, g) = nothing();
-        sum(l, ti, ko, kt, px, py, kb, g) += input_(l, ti, rc, px, py, g) * u(ko, rc, kt, px + t * py, kb);
+        sum(l, ti, ko, kt, px, py, kb, g) += input_(l, ti, rc, px, py, g) * u(rc * s.tile_k + ko, kt, px + t * py, kb);
         product_(l, ti, ko, kt, px, py, kb, g) = sum(l, ti, ko, kt, px, py, kb, g);
 
         // Output transform.
@@ -104,12 +104,13 @@ public:
         out.update().never_partition_all();
         lines.compute_at(out, d[2]).vectorize(l, q.lanes).unroll(ix).unroll(py);
         product_.compute_at(out, d[5]).bound(ti, 0, s.group).bound(ko, 0, s.tile_k).bound(kt, 0, s.channel_tiles);
-        product_.align_storage(ko, 1).reorder(l, ti, ko, kt, px, py).vectorize(l, q.lanes).unroll(ti).unroll(ko);
-        product_.align_storage(kt, s.channel_tiles);
-        sum.compute_at(product_, kt).vectorize(l, q.lanes).unroll(ti).unroll(ko);
+        Var to("to"), tx("tx");
+        product_.align_storage(kt, s.stored_channel_tiles).split(ti, to, tx, s.tile_x);
+        product_.reorder(l, tx, ko, to, kt, px, py).vectorize(l, q.lanes).unroll(tx).unroll(ko);
+        sum.compute_at(product_, to).vectorize(l, q.lanes).unroll(ti).unroll(ko);
         sum.update().reorder(l, ti, ko, rc).vectorize(l, q.lanes).unroll(ti).unroll(ko);
         sum.update().unroll(rc, largest_divisor(q.c, 4)).never_partition_all();
-        input_.compute_at(out, d[6]).bound(ti, 0, s.group).align_storage(ci, q.c + 1);
+        input_.compute_at(out, d[6]).bound(ti, 0, s.group).align_storage(ci, s.stored_c);
         input_.reorder(l, px, py, ti, ci).vectorize(l, q.lanes).unroll(px).unroll(py).never_partition_all();
         rows.compute_at(input_, ti).vectorize(l, q.lanes).unroll(px).unroll(i).never_partition_all();
     }
@@ -146,7 +147,7 @@ public:
         channel_tiles{"channel_tiles", 1}, channel_blocks{"channel_blocks", 1};
     GeneratorParam<bool> flip{"flip", false};
     Input<Buffer<float, 4>> weight{"weight"};
-    Output<Buffer<float, 5>> u{"u"};
+    Output<Buffer<float, 4>> u{"u"};
 
     void generate() {
         const int window = r, size = m, t = size + window - 1, tile = tile_k, tiles = channel_tiles,
@@ -156,23 +157,27 @@ public:
             set_dense(weight, {window, window, k, c});
         else
             set_dense(weight, {window, window, c, k});
-        set_dense(u, {tile, c, tiles, t * t, blocks});
-        Var ko("ko"), ci("ci"), kt("kt"), p("p"), kb("kb"), px("px"), i("i");
-        Expr channel = (kb * tiles + kt) * tile + ko, inside = min(channel, k - 1);
-        Func rows("rows"), both("both");
+        set_dense(u, {tile * c, tiles, t * t, blocks});
+        Var kt("kt"), p("p"), kb("kb"), px("px"), i("i"), e("e"), eo("eo"), ei("ei"), j("j");
+        // What one channel tile reads for one point is contiguous: e counts pairs of channels in that order.
+        Expr channel = min((kb * tiles + kt) * tile + e % tile, k - 1), from = e / tile;
+        Func taps("taps"), rows("rows"), both("both");
+        taps(e, j, i, kt, kb) =
+            flip ? weight(window - 1 - j, window - 1 - i, channel, from) : weight(j, i, from, channel);
         Exprs in, down;
-        for (int at = 0; at < window; at++) {
-            Expr value = flip ? weight(window - 1 - at, window - 1 - i, inside, ci) : weight(at, i, ci, inside);
-            in.push_back(value);
-        }
-        rows(px, i, ko, ci, kt, kb) = mux(px, transform(matrices.weight, in));
-        for (int at = 0; at < window; at++) down.push_back(rows(px, at, ko, ci, kt, kb));
-        both(px, i, ko, ci, kt, kb) = mux(i, transform(matrices.weight, down));
-        u(ko, ci, kt, p, kb) = both(p % t, p / t, ko, ci, kt, kb);
+        for (int at = 0; at < window; at++) in.push_back(taps(e, at, i, kt, kb));
+        rows(e, px, i, kt, kb) = mux(px, transform(matrices.weight, in));
+        for (int at = 0; at < window; at++) down.push_back(rows(e, px, at, kt, kb));
+        both(e, px, i, kt, kb) = mux(i, transform(matrices.weight, down));
+        u(e, kt, p, kb) = both(e, p % t, p / t, kt, kb);
+
+        // A whole cache line for every point: the points lie far apart, often in the same set of the caches.
+        const int pairs = tile * c, step = pairs >= 16 ? 16 : vector_width(pairs, 8), width = std::min(step, 8);
         Func out = u;
-        out.reorder(p, ko, ci, kt, kb).unroll(p);
-        both.compute_at(out, ko).unroll(px).unroll(i);
-        rows.compute_at(out, ko).unroll(px).unroll(i);
+        out.split(e, eo, ei, step, TailStrategy::ShiftInwards);
+        out.reorder(ei, p, eo, kt, kb).vectorize(ei, width).unroll(ei).unroll(p);
+        for (Func f : {taps, rows, both})
+            f.compute_at(out, eo).bound_extent(e, step).vectorize(e, width).unroll(e).unroll(f.args()[1]).unroll(i);
     }
 };
 

@@ -24,7 +24,7 @@ static std::vector<int64_t> weight_dims(const WinogradConv &q) {
 }
 static KernelArg weight_arg(KernelArg::Kind kind, int index, int64_t tile_k, int64_t c, int64_t channel_tiles,
                             const Shape &u) {
-    return {.kind = kind, .index = index, .extents = {tile_k, c, channel_tiles, u[1], u[0]}};
+    return {.kind = kind, .index = index, .extents = {tile_k * c, channel_tiles, u[1], u[0]}};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
     const Shape &w = g.shape(n.inputs[0]);
@@ -199,7 +199,7 @@ WinogradConv choose_winograd(const Node &n, const KernelContext &context, const 
                    .m = 0};
     const bool grouped = n.attrs.has("groups") && n.attrs.integer("groups") != 1;
     if (context.math != Math::strict && r == s && n.attrs.integer("stride") == 1 && padding >= 0 && !grouped)
-        q.m = fastest_winograd(q, use, context.math == Math::fast);
+        q.m = fastest_winograd(q, use, int(context.max_blocks()), context.math == Math::fast);
     return q;
 }
 
