@@ -78,12 +78,14 @@ set(compiler_sources
     compiler/passes/fuse.cpp
     compiler/passes/lower.cpp
     compiler/passes/mask_padding.cpp
+    compiler/passes/rematerialize.cpp
     compiler/passes/select_mode.cpp
     compiler/passes/simplify.cpp
     compiler/pipeline.cpp
     compiler/plan.cpp
     compiler/plan_text.cpp
     compiler/program_text.cpp
+    compiler/stored.cpp
     compiler/text.cpp
     compiler/times.cpp
     compiler/verify.cpp
@@ -95,11 +97,13 @@ set(data_sources
 )
 
 set(main_sources
+    compiler/commands/bench_command.cpp
     compiler/commands/command.cpp
     compiler/commands/compile_command.cpp
     compiler/commands/eval_command.cpp
     compiler/commands/inspect_command.cpp
     compiler/commands/loaded_network.cpp
+    compiler/commands/step_profile.cpp
     compiler/commands/train_command.cpp
     compiler/commands/trainer.cpp
     compiler/commands/training_log.cpp
@@ -110,6 +114,9 @@ set(main_sources
 set(tool_sources
     tools/curves.cpp
     tools/curves_main.cpp
+    tools/machine.cpp
+    tools/profile_picture.cpp
+    tools/svg.cpp
 )
 
 # The runtime alone, with programs made by hand.
@@ -127,6 +134,7 @@ set(runtime_test_sources
 set(tool_test_sources
     tests/curves_test.cpp
     tests/idx_test.cpp
+    tests/profile_picture_test.cpp
 )
 
 # Generators alone.
@@ -161,8 +169,10 @@ set(model_test_sources
     tests/pytorch_agreement_test.cpp
     tests/ragged_test.cpp
     tests/random_networks_test.cpp
+    tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
+    tests/winograd_test.cpp
 )
 
 # What tests share, and programs that tests run.

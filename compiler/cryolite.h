@@ -97,6 +97,7 @@ struct Conv2d {
     int window = 0;   // square
     int stride = 1;
     int padding = 0; // zeros on each side
+    int groups = 1;  // channels in so many convolutions side by side; the input's channels: depthwise
     bool bias = true;
     std::optional<Initializer> weight_init = std::nullopt; // default: the network's, see Network::initialize_weights
     std::string name = {};

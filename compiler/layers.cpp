@@ -44,11 +44,19 @@ Value conv2d(Value x, Conv2d options, Source where) {
     call.positive("window", options.window, x);
     call.positive("stride", options.stride, x);
     call.option(options.padding >= 0, "padding " + std::to_string(options.padding) + " must not be negative", x);
+    call.positive("groups", options.groups, x);
+    call.option(x.shape()[1] % options.groups == 0 && options.channels % options.groups == 0,
+                "groups " + std::to_string(options.groups) + " must divide the input's channels and the layer's " +
+                    std::to_string(options.channels),
+                x);
     require_window(call, x, options.window, options.padding);
-    std::vector<Value> inputs = weights(call, {options.channels, x.shape()[1], options.window, options.window},
-                                        options.weight_init, options.bias);
+    std::vector<Value> inputs =
+        weights(call, {options.channels, x.shape()[1] / options.groups, options.window, options.window},
+                options.weight_init, options.bias);
     inputs.insert(inputs.begin(), x);
-    return call.add("conv2d", inputs, {{"stride", int64_t(options.stride)}, {"padding", int64_t(options.padding)}});
+    Attrs attrs{{"stride", int64_t(options.stride)}, {"padding", int64_t(options.padding)}};
+    if (options.groups > 1) attrs.map["groups"] = int64_t(options.groups);
+    return call.add("conv2d", inputs, attrs);
 }
 
 Value linear(Value x, Linear options, Source where) {

@@ -85,6 +85,7 @@ struct OpDef {
     // otherwise $0, $1 are inputs and valid, block, batch the kernel's scalars: "mask($0, valid)". Attributes follow in
     // braces. Null: not a statement.
     const char *statement = nullptr;
+    double work = 1; // of a statement: time per element (of a window: per point), in units of an addition
 
     // Primitive ops that are no statements: their generator. Null: a statement, or no code (alias, grammar).
     Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
@@ -99,6 +100,8 @@ struct OpDef {
     void (*reference)(const Graph &graph, const Node &node, const std::vector<const Tensor *> &inputs,
                       const std::vector<Tensor *> &outputs) = nullptr;
     std::vector<Case> (*cases)() = nullptr;
+    const char *no_gradient = nullptr; // why nothing is differentiated through the op; said by each op with a reference
+                                       // that has no gradient, or one that is zero
 };
 
 const OpDef *find_op(const std::string &name); // null when there is none

@@ -13,6 +13,7 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"simplify_lowered", simplify}, // what several ops' lowerings have in common
         {"mask_padding", mask_padding}, // after lower, where sums over samples are explicit
         {"fuse", fuse},
+        {"rematerialize", rematerialize}, // of kernels: after fuse
     };
     static const std::vector<Pass> infer = {
         {"select_mode", select_mode},   {"simplify", simplify},         {"lower", lower},

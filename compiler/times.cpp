@@ -1,4 +1,5 @@
-// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last.
+// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last,
+// and kernels marked `late` where they are first read.
 #include "times.h"
 
 #include <algorithm>
@@ -61,6 +62,19 @@ static int earliest(const Graph &graph, const Node &node, Space space, const std
     return t;
 }
 
+// A kernel that is to run late does so in its readers' first phase.
+static void postpone(const Graph &graph, Times &times) {
+    for (size_t i = graph.nodes.size(); i-- > 0;) {
+        const Node &node = graph.nodes[i];
+        if (!node.attrs.has("late")) continue;
+        int first = times.last;
+        for (size_t j = i + 1; j < graph.nodes.size(); j++)
+            for (ValueId v : graph.nodes[j].inputs)
+                if (v == node.outputs[0]) first = std::min(first, times.when[j]);
+        times.when[i] = times.time[size_t(node.outputs[0])] = first;
+    }
+}
+
 Times schedule_times(const Graph &graph, const KernelContext &context) {
     Times times;
     times.time.assign(graph.values.size(), -1);
@@ -83,6 +97,7 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
             times.when[i] = times.space[i] == Space::tile ? times.last + 1 : times.last;
             for (ValueId v : graph.nodes[i].outputs) times.time[size_t(v)] = times.when[i];
         }
+    postpone(graph, times);
     return times;
 }
 

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <limits>
 #include <sstream>
+#include <utility>
 
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::RDom, Halide::Tuple, Halide::Var, Halide::cast, Halide::clamp, Halide::is_nan,
@@ -63,6 +64,26 @@ struct Windows {
     // Windows that can cover one element along a dimension.
     int covering() const { return (window + stride - 1) / stride; }
 };
+
+// How often the rule of an op reads its operand, that of a function of algorithms_math about.
+const std::map<std::string, double> reads_of_rules{{"exp", 84},  {"log", 100},    {"sigmoid", 76}, {"tanh", 320},
+                                                   {"max", 3},   {"min", 3},      {"relu", 2},     {"square", 2},
+                                                   {"rsqrt", 1}, {"relu_grad", 2}};
+// Halide takes an expression for a tree in some of its passes: what is read twice is there twice, and a tanh of a tanh
+// of a log, with a max on top, took more than 20 GB. A value is staged where the tree would have more leaves than this;
+// far above what networks have (a sigmoid's gradient through batch norm and pooling: some thousand).
+constexpr double most_leaves = 30000;
+
+double reads_of(const ProgramStatement &s, bool unrolls) {
+    auto rule = reads_of_rules.find(s.op);
+    if (rule != reads_of_rules.end()) return rule->second;
+    if (!s.attributes.count("window")) return 1;
+    const double window = s.attributes.at("window"), stride = s.attributes.at("stride");
+    if (s.op == "avg_pool2d") return unrolls ? window * window : 1;
+    if (s.op == "max_pool2d") return unrolls ? std::pow(window * window, 2.3) : 1; // a tree of maxima
+    const double covering = std::ceil(window / stride);
+    return covering * covering; // of gradients
+}
 
 // A search is such a chain. Many overlapping or padded windows take Halide minutes, too.
 constexpr int largest_unrolled_search = 9;
@@ -128,7 +149,56 @@ Point at_window(const Point &point, Expr y, Expr x) {
 } // namespace
 
 Evaluator::Evaluator(const Program &program, int lanes, Input input, Scalar scalar)
-    : program_(program), lanes_(lanes), input_(std::move(input)), scalar_(std::move(scalar)) {}
+    : program_(program), lanes_(lanes), input_(std::move(input)), scalar_(std::move(scalar)),
+      large_(program.statements.size(), false) {
+    find_large_values();
+}
+
+void Evaluator::find_large_values() {
+    std::vector<double> leaves(program_.statements.size(), 1);
+    for (size_t i = 0; i < program_.statements.size(); i++) {
+        const ProgramStatement &s = program_.statements[i];
+        if (s.is_input()) continue;
+        const bool pool = s.op == "avg_pool2d" || s.op == "max_pool2d";
+        const double reads = reads_of(s, pool && pool_unrolls(s));
+        for (;;) {
+            double total = 0, largest = 1;
+            int at = -1;
+            for (const ProgramOperand &o : s.operands) {
+                if (o.statement < 0) continue;
+                const size_t operand = static_cast<size_t>(o.statement);
+                total += reads * leaves[operand];
+                if (!program_.statements[operand].shape.is_block() || leaves[operand] <= largest) continue;
+                largest = leaves[operand];
+                at = o.statement;
+            }
+            leaves[i] = std::max(total, 1.0);
+            if (total <= most_leaves || at < 0) break;
+            large_[static_cast<size_t>(at)] = true;
+            leaves[static_cast<size_t>(at)] = 1;
+        }
+    }
+}
+
+// One Func per place of use: its region is one point.
+Expr Evaluator::staged_value(int index, const Point &point) {
+    const ProgramStatement &s = program_.statements[index];
+    const std::vector<Expr> at = arguments(s.shape, point);
+    const auto key = std::pair(index, coordinates_text(at));
+    auto found = windows_.find(key);
+    if (found == windows_.end()) {
+        // Names of their own: equal coordinates in two Funcs are not one place.
+        std::vector<Var> vars(static_cast<size_t>(s.shape.rank()) + 1);
+        Point own{vars[0], {}};
+        for (size_t d = vars.size(); d-- > 1;) own.at.push_back(vars[d]);
+        Func f(s.name + "_staged");
+        f(vars) = value(index, own);
+        staged_.push_back({f, loop_.loops, loop_.at});
+        found = windows_.emplace(key, f).first;
+    }
+    staged_points_only_ = true;
+    return found->second(at);
+}
 
 std::vector<Expr> Evaluator::arguments(const ProgramShape &shape, const Point &point) {
     std::vector<Expr> result;
@@ -161,6 +231,7 @@ Expr Evaluator::operand(const ProgramStatement &s, int i, const Point &point) {
     source.at.resize(shape.rank());
     for (int d = 0; d < shape.rank(); d++)
         if (shape.dims[d] == 1) source.at[d] = zero_;
+    if (large_[o.statement] && !stored_.count(o.statement)) return staged_value(o.statement, source);
     return value(o.statement, source);
 }
 
@@ -235,9 +306,11 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
         Func f(s.name + "_window");
         RDom r(0, window, 0, window);
         f(l, w, h, c, b) = average ? 0.f : -infinity;
+        const Staged reader = std::exchange(loop_, {f, f, r.x});
         Expr e = window_element(s, 0, Point{l, {b, c, h, w}}, r.y, r.x, average ? 0.f : -infinity);
+        loop_ = reader;
         f(l, w, h, c, b) = average ? f(l, w, h, c, b) + e : max_with_nan(f(l, w, h, c, b), e);
-        staged_.push_back(f);
+        staged_.push_back({f});
         found = windows_.emplace(key, f).first;
     }
     staged_points_only_ = true;
@@ -272,6 +345,7 @@ Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     Var l("l"), w("w"), h("h"), c("c"), b("b");
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
+    const Staged reader = std::exchange(loop_, {});
     auto better = [](Expr e, Expr best) { return strict_less(best, e) || is_nan(e); };
     if (unrolls_search(p)) {
         Expr best = window_element(s, 1, point, 0, 0, -infinity), position = 0;
@@ -288,14 +362,16 @@ Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
         search(l, w, h, c, b) = Tuple(Expr(-infinity), Expr(-1));
         Expr y = h * p.stride + r.y - p.padding, x = w * p.stride + r.x - p.padding;
         r.where(y >= 0 && y < p.h && x >= 0 && x < p.w);
+        loop_ = {search, search, r.x};
         Expr e = window_element(s, 1, point, r.y, r.x, -infinity);
         Expr best = search(l, w, h, c, b)[0], position = search(l, w, h, c, b)[1];
         Expr take = position < 0 || better(e, best);
         search(l, w, h, c, b) = Tuple(select(take, e, best), select(take, r.y * p.window + r.x, position));
-        staged_.push_back(search);
+        staged_.push_back({search});
         f(l, w, h, c, b) = search(l, w, h, c, b)[1];
     }
-    staged_.push_back(f);
+    staged_.push_back({f});
+    loop_ = reader;
     return f;
 }
 

@@ -30,9 +30,15 @@ public:
     // From now on `statement` is read from `f`, whose arguments are those of its buffer.
     void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
 
-    // Funcs made on the way: reductions over large windows and positions of maxima, first argument the lane. To be
-    // computed in the consumer's innermost loop, each before those that follow it.
-    const std::vector<Halide::Func> &staged() const { return staged_; }
+    // Funcs made on the way: reductions over large windows, positions of maxima, and values that would make one
+    // expression too large; first argument the lane. To be computed in the innermost loop of the consumer, or of the
+    // Func that loops over a window and reads them, each before those that follow it.
+    struct Staged {
+        Halide::Func f;
+        Halide::Func loops = {}; // undefined: read by the consumer
+        Halide::RVar at = {};    // the innermost loop of `loops`
+    };
+    const std::vector<Staged> &staged() const { return staged_; }
 
     // Some staged Func is read at clamped coordinates: its region is constant for a single point only, not for a tile.
     bool staged_points_only() const { return staged_points_only_; }
@@ -45,6 +51,8 @@ private:
 
     Halide::Expr compute(const ProgramStatement &s, int index, const Point &point);
     Halide::Expr operand(const ProgramStatement &s, int i, const Point &point);
+    void find_large_values();
+    Halide::Expr staged_value(int index, const Point &point);
     Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
                                 Halide::Expr column, float outside);
     Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
@@ -65,8 +73,10 @@ private:
     std::map<Key, std::pair<Halide::Expr, Point>> memo_; // keeps the coordinates of a key alive
     std::map<int, Halide::Func> stored_;
     std::map<std::pair<int, std::string>, Halide::Func> windows_; // by statement and coordinates
-    std::vector<Halide::Func> staged_;
+    std::vector<Staged> staged_;
     bool staged_points_only_ = false;
+    std::vector<bool> large_; // by statement: others read it from a Func
+    Staged loop_;             // what is evaluated belongs to this loop over a window, if any
 };
 
 } // namespace cryolite

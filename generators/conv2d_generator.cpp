@@ -16,8 +16,9 @@ namespace {
 // Code grows with the unrolled taps times the accumulators; more than this is left as a loop.
 constexpr int most_unrolled_fmas = 400;
 
+// Of one group; the groups of a block lie one after another, as blocks of fewer channels.
 struct ConvShape {
-    int lanes, blocks, c, h, w, k, r, s, stride, padding;
+    int lanes, blocks, groups, c, h, w, k, r, s, stride, padding;
 
     int ho() const { return (h + 2 * padding - r) / stride + 1; }
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
@@ -39,7 +40,7 @@ template <class X, class Weight> struct Forward {
     Func sum{"sum"}, y{"y"};
     RDom d;
 
-    Forward(const ConvShape &q, X &x, Weight &weight, const std::function<Expr(Expr)> &bias)
+    Forward(const ConvShape &q, X &x, Weight &weight, const std::function<Expr(Expr, Expr)> &bias)
         : d(0, q.s, 0, q.r, 0, q.c) {
         Expr row = v.y * q.stride + d.y - q.padding, column = v.x * q.stride + d.x - q.padding;
         Expr value;
@@ -50,8 +51,8 @@ template <class X, class Weight> struct Forward {
         } else {
             value = x(v.l, column, row, d.z, v.b);
         }
-        sum(v.l, v.x, v.y, v.c, v.b) = bias(v.c);
-        sum(v.l, v.x, v.y, v.c, v.b) += value * weight(d.x, d.y, d.z, v.c);
+        sum(v.l, v.x, v.y, v.c, v.b) = bias(v.c, v.b % q.groups);
+        sum(v.l, v.x, v.y, v.c, v.b) += value * weight(d.x, d.y, d.z, v.b % q.groups * q.k + v.c);
         y(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
     }
 };
@@ -78,7 +79,8 @@ template <class Dy, class Weight> struct GradInput {
         Expr value = select(within(pixel, wo),
                             likely(dy(v.l, inner_clamp(pixel, wo), clamp(row / q.stride, 0, ho - 1), d[2], v.b)), 0.f);
         sum(v.l, v.x, tile, v.y, v.c, v.b) = nothing();
-        sum(v.l, clamp(x, 0, width - 1), tile, v.y, v.c, v.b) += value * weight(d[1], d[3], v.c, d[2]);
+        sum(v.l, clamp(x, 0, width - 1), tile, v.y, v.c, v.b) +=
+            value * weight(d[1], d[3], v.c, v.b % q.groups * q.k + d[2]);
         dx(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x % width, v.x / width, v.y, v.c, v.b);
     }
 
@@ -117,12 +119,15 @@ void schedule_tiles(Func out, Func sum, const ConvVars &v, const RDom &d, Tile t
 template <class Derived> class ConvBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
-        s{"s", 1}, stride{"stride", 1}, padding{"padding", 0};
+        s{"s", 1}, stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
 
 protected:
     ConvShape shape() const {
         const int v = resolve_lanes(this->get_target(), lanes);
-        ConvShape q{v, resolve_blocks(n, v), c, h, w, k, r, s, stride, padding};
+        const int g = groups, of_x = c, of_y = k;
+        if (g < 1 || of_x % g || of_y % g) throw Halide::CompileError("the groups do not divide the channels");
+        ConvShape q{v, resolve_blocks(n, v), g, of_x / g, h, w, of_y / g, r, s, stride, padding};
         if (q.stride < 1 || q.padding < 0 || q.h + 2 * q.padding < q.r || q.w + 2 * q.padding < q.s)
             throw Halide::CompileError("the window does not fit the padded input");
         return q;
@@ -130,13 +135,13 @@ protected:
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
 
     template <class B> static void set_input(B &x, const ConvShape &q) {
-        set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks});
+        set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks * q.groups});
     }
     template <class B> static void set_output(B &y, const ConvShape &q) {
-        set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, q.blocks});
+        set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, q.blocks * q.groups});
     }
     template <class B> static void set_weight(B &weight, const ConvShape &q) {
-        set_dense(weight, {q.s, q.r, q.c, q.k});
+        set_dense(weight, {q.s, q.r, q.c, q.k * q.groups});
     }
 };
 
@@ -155,18 +160,20 @@ public:
         const ConvShape q = shape();
         set_input(x, q);
         set_weight(weight, q);
-        if (bias_) set_dense(*bias_, {q.k});
-        Forward conv(q, x, weight, [&](Expr channel) { return bias_ ? Expr((*bias_)(channel)) : nothing(); });
+        if (bias_) set_dense(*bias_, {q.k * q.groups});
+        Forward conv(q, x, weight, [&](Expr channel, Expr group) {
+            return bias_ ? Expr((*bias_)(group * q.k + channel)) : nothing();
+        });
         y = conv.y;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
-        Tile tile = best_tile({.x = q.wo(),
-                               .c = q.k,
-                               .steps = q.c * q.r * q.s,
-                               .most_c = cached_streams(weight_stride),
-                               .x_cycles = 0.15,
-                               .c_cycles = 0.05},
-                              accumulators());
+        Tile tile = chosen_tile({.x = q.wo(),
+                                 .c = q.k,
+                                 .steps = q.c * q.r * q.s,
+                                 .most_c = cached_streams(weight_stride),
+                                 .x_cycles = 0.15,
+                                 .c_cycles = 0.05},
+                                {tile_x, tile_c}, accumulators());
         schedule_tiles(conv.y, conv.sum, conv.v, conv.d, tile, q.lanes, q.s, ceil_div(q.wo(), tile.x));
     }
 
@@ -190,8 +197,9 @@ public:
         const int budget =
             std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
         // Weights wait in registers for the next pixel; pixels pass.
-        const Tile tile = best_tile(
-            {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2}, budget);
+        const Tile tile = chosen_tile(
+            {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2},
+            {tile_x, tile_c}, budget);
         GradInput conv(q, dy, weight, tile.x);
         dx = conv.dx;
         set_input(dx, q);
@@ -200,20 +208,21 @@ public:
 };
 
 // dw = sum over lanes and output pixels of x * dy. A tile is st columns of the window by ct input channels by kt output
-// channels, accumulated in registers over all pixels, then summed over lanes.
+// channels, accumulated in registers over all pixels, then summed over lanes. tile_x, tile_c and tile_k are st, ct, kt.
 class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
 public:
+    GeneratorParam<int> tile_k{"tile_k", 0};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
-    Output<Buffer<float, 4>> dw{"dw"};
+    Output<Buffer<float, 5>> dw{"dw"};
 
     void generate() {
         const ConvShape q = shape();
         set_input(x, q);
         set_output(dy, q);
-        set_weight(dw, q);
+        set_dense(dw, {q.s, q.r, q.c, q.k, q.groups});
         const Tiles t = choose_tiles(q);
 
-        Var l("l"), e("e"), so("so"), r("r"), co("co"), ko("ko"), s("s"), c("c"), k("k");
+        Var l("l"), e("e"), so("so"), r("r"), co("co"), ko("ko"), g("g"), s("s"), c("c"), k("k");
         // First index of tile i of size `tile`, the last of which overlaps the one before.
         auto base = [](Expr i, int tile, int extent) {
             return extent % tile ? min(i * tile, extent - tile) : i * tile;
@@ -222,7 +231,7 @@ public:
         Expr row = d.y * q.stride + r - q.padding;
         Expr column = d.x * q.stride + base(so, t.s, q.s) + e % t.s - q.padding;
         Expr input_channel = base(co, t.c, q.c) + e / t.s % t.c, output_channel = base(ko, t.k, q.k) + e / (t.s * t.c);
-        Expr value;
+        Expr value, block = d.z * q.groups + g;
         if (q.padding) {
             Expr inside = within(column, q.w);
             // A domain of one row would be folded into the bounds of r.
@@ -230,21 +239,21 @@ public:
                 d.where(within(row, q.h));
             else
                 inside = within(row, q.h) && inside;
-            value =
-                select(inside, likely(x(l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), input_channel, d.z)), 0.f);
+            value = select(inside, likely(x(l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), input_channel, block)),
+                           0.f);
         } else {
-            value = x(l, column, row, input_channel, d.z);
+            value = x(l, column, row, input_channel, block);
         }
         Func sum("sum");
-        sum(l, e, so, r, co, ko) = nothing();
-        sum(l, e, so, r, co, ko) += value * dy(l, d.x, d.y, output_channel, d.z);
+        sum(l, e, so, r, co, ko, g) = nothing();
+        sum(l, e, so, r, co, ko, g) += value * dy(l, d.x, d.y, output_channel, block);
 
-        LaneSums lane_sums(sum, q.lanes, t.s * t.c * t.k, {so, r, co, ko});
+        LaneSums lane_sums(sum, q.lanes, t.s * t.c * t.k, {so, r, co, ko, g});
         Expr place =
             s - base(s / t.s, t.s, q.s) + t.s * (c - base(c / t.c, t.c, q.c) + t.c * (k - base(k / t.k, t.k, q.k)));
-        dw(s, r, c, k) = lane_sums.result()(place, s / t.s, r, c / t.c, k / t.k);
+        dw(s, r, c, k, g) = lane_sums.result()(place, s / t.s, r, c / t.c, k / t.k, g);
 
-        schedule(q, t, sum, lane_sums, d, {l, e, so, r, co, ko, s, c, k});
+        schedule(q, t, sum, lane_sums, d, {l, e, so, r, co, ko, g, s, c, k});
     }
 
 private:
@@ -253,6 +262,8 @@ private:
     };
 
     Tiles choose_tiles(const ConvShape &q) const {
+        if (tile_x > 0 && tile_c > 0 && tile_k > 0)
+            return {std::min<int>(tile_x, q.s), std::min<int>(tile_c, q.c), std::min<int>(tile_k, q.k)};
         const int most = accumulators(), steps = q.wo() * q.ho() * q.blocks;
         Tiles best{1, 1, 1};
         double best_cost = 0;
@@ -273,14 +284,14 @@ private:
     }
 
     struct Vars {
-        Var l, e, so, r, co, ko, s, c, k;
+        Var l, e, so, r, co, ko, g, s, c, k;
     };
 
     void schedule(const ConvShape &q, const Tiles &t, Func sum, LaneSums &lane_sums, const RDom &d, Vars v) {
         Var si("si"), ci("ci"), ki("ki");
         dw.split(v.s, v.so, si, t.s, TailStrategy::GuardWithIf).split(v.c, v.co, ci, t.c, TailStrategy::GuardWithIf);
         dw.split(v.k, v.ko, ki, t.k, TailStrategy::GuardWithIf);
-        dw.reorder(si, ci, ki, v.so, v.r, v.co, v.ko).unroll(si).unroll(ci).unroll(ki).never_partition_all();
+        dw.reorder(si, ci, ki, v.so, v.r, v.co, v.ko, v.g).unroll(si).unroll(ci).unroll(ki).never_partition_all();
         lane_sums.compute_at(dw, v.so);
         sum.compute_at(dw, v.so).bound(v.l, 0, q.lanes).bound(v.e, 0, t.s * t.c * t.k);
         sum.vectorize(v.l, q.lanes).unroll(v.e);

@@ -27,6 +27,7 @@ void schedule_product(Func out, Func sum, Var l, Var channel, Var b, const RDom 
 template <class Derived> class LinearBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
 
 protected:
     int lane_count() const { return resolve_lanes(this->get_target(), lanes); }
@@ -58,7 +59,8 @@ public:
         sum(l, o, b) += x(l, d.x, b) * weight(d.x, o);
         y(l, o, b) = sum(l, o, b);
         // Each output channel is a stream of weights, c floats from the next.
-        Tile tile = best_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, accumulators());
+        Tile tile = chosen_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, {tile_x, tile_c},
+                                accumulators());
         schedule_product(y, sum, l, o, b, d, tile, v, largest_divisor(c, 4));
     }
 
@@ -83,7 +85,7 @@ public:
         sum(l, i, b) = nothing();
         sum(l, i, b) += dy(l, d.x, b) * weight(i, d.x);
         dx(l, i, b) = sum(l, i, b);
-        Tile tile = best_tile({.x = nb, .c = c, .steps = k}, accumulators());
+        Tile tile = chosen_tile({.x = nb, .c = c, .steps = k}, {tile_x, tile_c}, accumulators());
         schedule_product(dx, sum, l, i, b, d, tile, v, 1);
     }
 };
@@ -91,7 +93,8 @@ public:
 // Outer products of a sample's row of x and its column of dy, summed over all samples of all blocks: no partial sums.
 class LinearGradWeight : public Halide::Generator<LinearGradWeight> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0}, tile_x{"tile_x", 0},
+        tile_c{"tile_c", 0};
     Input<int> batch{"batch"};
     Input<Buffer<float, 3>> xt{"xt"}, dy{"dy"};
     Output<Buffer<float, 2>> dw{"dw"};
@@ -112,8 +115,8 @@ public:
         const int width = vector_width(c, natural_vector_size<float>());
         const int vectors = std::max(1, c / width);
         // The last vector overlaps the one before when the width does not divide.
-        Tile t = best_tile({.x = ceil_div(c, width), .c = columns, .steps = 256, .x_cycles = grad_weight_x_cycles},
-                           registers_of(get_target(), width).accumulators());
+        Tile t = chosen_tile({.x = ceil_div(c, width), .c = columns, .steps = 256, .x_cycles = grad_weight_x_cycles},
+                             {tile_x, tile_c}, registers_of(get_target(), width).accumulators());
         t.x = std::min(t.x, vectors);
         dw.split(i, io, ii, width * t.x, TailStrategy::ShiftInwards).split(o, oo, oi, t.c, TailStrategy::ShiftInwards);
         dw.reorder(ii, oi, oo, io).vectorize(ii, width).unroll(ii).unroll(oi).never_partition_all();

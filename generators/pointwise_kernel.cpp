@@ -132,9 +132,14 @@ private:
     // Staged Funcs made since `from`, in the innermost loop of their consumer.
     void schedule_staged(Func consumer, Halide::VarOrRVar at, size_t from) {
         for (size_t i = from; i < evaluator_.staged().size(); i++) {
-            Func f = evaluator_.staged()[i];
-            const Halide::LoopLevel level =
+            const Evaluator::Staged &staged = evaluator_.staged()[i];
+            Func f = staged.f, loops = staged.loops;
+            Halide::LoopLevel level =
                 at.is_rvar ? Halide::LoopLevel(consumer, at.rvar) : Halide::LoopLevel(consumer, at.var);
+            if (loops.defined()) { // a value in a loop over a window: inside the loop, outside the lanes
+                level = Halide::LoopLevel(loops, staged.at);
+                loops.update().reorder(loops.args()[0], staged.at);
+            }
             f.bound_extent(f.args()[0], arguments_.lanes);
             f.compute_at(level).store_in(Halide::MemoryType::Stack).vectorize(f.args()[0], arguments_.lanes);
             if (f.has_update_definition()) f.update().vectorize(f.args()[0], arguments_.lanes);

@@ -45,6 +45,13 @@ Tile best_tile(const TileQuery &q, int accumulators) {
     return best;
 }
 
+Tile chosen_tile(const TileQuery &q, Tile wanted, int accumulators) {
+    if (wanted.x == 0 && wanted.c == 0) return best_tile(q, accumulators);
+    int x = std::max(wanted.x, 1), c = std::max(wanted.c, 1);
+    x = std::min(q.x, ceil_div(x, q.multiple_of_x) * q.multiple_of_x);
+    return {x, std::min({q.c, c, q.most_c})};
+}
+
 int cached_streams(long stride) {
     const long way = 4096, line = 64;
     long sets = way / std::gcd(way, std::max(stride, line));

@@ -28,6 +28,10 @@ struct TileQuery {
 // The tile with the least modelled time. At least 1 x 1, at most the extents.
 Tile best_tile(const TileQuery &query, int accumulators);
 
+// The tile that the generator parameters tile_x and tile_c ask for, cut to what the query allows but not to the
+// registers; 0 and 0: the best one.
+Tile chosen_tile(const TileQuery &query, Tile wanted, int accumulators);
+
 // Modelled cycles per useful multiply-add of one vector, for a given tile; 0.5 is the peak.
 double tile_cost(const TileQuery &query, Tile tile);
 

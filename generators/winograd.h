@@ -41,7 +41,8 @@ struct WinogradConv {
     // `channel_tiles` of the latter make a channel block, whose products wait in the scratch for the output transform.
     struct Schedule {
         int tile_x = 1, tile_k = 1, group = 1, channel_tiles = 1, channel_blocks = 1;
-        int stored_c = 1, stored_channel_tiles = 1; // with room between points, so that they share no sets of the caches
+        int stored_c = 1,
+            stored_channel_tiles = 1; // with room between points, so that they share no sets of the caches
         int padded_k() const { return tile_k * channel_tiles * channel_blocks; }
     };
     Schedule schedule() const;
@@ -68,8 +69,8 @@ enum class WinogradUse { forward, grad_weight };
 // the channel counts of schedules/winograd_error.inc. 0: not measured.
 double winograd_error(int m, int r, WinogradUse use);
 
-// The tile m that a convolution of these shapes (m is ignored) is fastest with when a batch has `blocks` blocks, 0 where
-// direct convolution is. Unless `any_error`, only tiles whose error is within winograd_error_limit.
+// The tile m that a convolution of these shapes (m is ignored) is fastest with when a batch has `blocks` blocks, 0
+// where direct convolution is. Unless `any_error`, only tiles whose error is within winograd_error_limit.
 int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error);
 constexpr double winograd_error_limit = 4;
 

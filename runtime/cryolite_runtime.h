@@ -132,6 +132,16 @@ typedef struct cryo_profile_row {
 cryo_status cryo_set_profiling(cryo_model *model, int on);
 size_t cryo_profile_count(const cryo_model *model);
 cryo_status cryo_profile_at(const cryo_model *model, size_t index, cryo_profile_row *row);
+// And of every phase, from its first task to the end of its tail. Threads times these seconds, less those of its rows,
+// is what threads waited.
+typedef struct cryo_profile_phase {
+    const char *mode;
+    int phase;
+    int64_t runs;
+    double seconds;
+} cryo_profile_phase;
+size_t cryo_profile_phase_count(const cryo_model *model);
+cryo_status cryo_profile_phase_at(const cryo_model *model, size_t index, cryo_profile_phase *phase);
 
 // Facts of a model.
 const char *cryo_model_name(const cryo_model *model);

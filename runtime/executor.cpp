@@ -201,6 +201,7 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
     }
     for (int64_t p = 0; p < plan_->phase_count; p++) {
         phase_ = &phases_[size_t(p)];
+        double start = profiling_ ? seconds_now() : 0;
         block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;
         tasks_ = block_tasks_ + phase_->tiles;
         reverse_ = p % 2 == 1; // the blocks done last are still in cache
@@ -220,6 +221,10 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
             call(thread, s, regions_.base, 0, 0);
         if (failed_.load()) return report(error);
         if (thread.offence.worst != Worst::finite) return report_offence(error, batch);
+        if (profiling_) {
+            phase_->seconds += seconds_now() - start;
+            phase_->runs++;
+        }
     }
     return CRYO_OK;
 }
@@ -228,6 +233,7 @@ void Executor::set_profiling(bool on) {
     profiling_ = on;
     for (int t = 0; on && t < threads_count_; t++)
         for (size_t s = 0; s < step_count_; s++) threads_[size_t(t)].counts[s] = {};
+    for (size_t p = 0; on && p < phase_count(); p++) phases_[p].runs = 0, phases_[p].seconds = 0;
 }
 
 StepProfile Executor::profile(size_t step) const {

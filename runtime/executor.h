@@ -38,6 +38,12 @@ struct StepProfile {
     double seconds;
 };
 
+// Profile of one phase, on the clock of the thread that runs the plan.
+struct PhaseProfile {
+    int64_t runs;
+    double seconds;
+};
+
 class Executor {
 public:
     // False when out of memory.
@@ -51,6 +57,8 @@ public:
     void set_profiling(bool on); // on: clears
     size_t step_count() const { return step_count_; }
     StepProfile profile(size_t step) const;
+    size_t phase_count() const { return plan_ ? size_t(plan_->phase_count) : 0; }
+    PhaseProfile phase_profile(size_t phase) const { return {phases_[phase].runs, phases_[phase].seconds}; }
 
 private:
     struct Entry { // a step, and where its arguments lie in each thread's arrays
@@ -62,6 +70,8 @@ private:
         const cryo_phase *phase;
         size_t block, tile, tail;
         int64_t tiles; // of all tile steps
+        int64_t runs;  // while profiling
+        double seconds;
     };
     struct Count {
         int64_t calls;
@@ -109,7 +119,7 @@ private:
 
     // The run and phase in progress.
     Regions regions_;
-    const Phase *phase_ = nullptr;
+    Phase *phase_ = nullptr;
     int64_t blocks_ = 0, block_tasks_ = 0, tasks_ = 0;
     int32_t last_valid_ = 0;
     bool reverse_ = false;

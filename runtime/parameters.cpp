@@ -89,3 +89,22 @@ cryo_status cryo_profile_at(const cryo_model *model, size_t index, cryo_profile_
             calls * step.bytes};
     return CRYO_OK;
 }
+
+size_t cryo_profile_phase_count(const cryo_model *model) {
+    size_t count = 0;
+    for (int mode = 0; model && mode < MODES; mode++) count += model->executors[mode].phase_count();
+    return count;
+}
+
+cryo_status cryo_profile_phase_at(const cryo_model *model, size_t index, cryo_profile_phase *phase) {
+    if (!model) return CRYO_BAD_ARGUMENT;
+    if (!phase) return model->error.fail(CRYO_BAD_ARGUMENT, "phase is null");
+    size_t count = cryo_profile_phase_count(model), first = 0;
+    if (index >= count)
+        return model->error.fail(CRYO_BAD_ARGUMENT, "profile phase %zu: the model has %zu", index, count);
+    int mode = 0;
+    while (index - first >= model->executors[mode].phase_count()) first += model->executors[mode++].phase_count();
+    PhaseProfile profile = model->executors[mode].phase_profile(index - first);
+    *phase = {plan_of(*model->program, mode)->mode, int(index - first), profile.runs, profile.seconds};
+    return CRYO_OK;
+}

@@ -1,8 +1,7 @@
 // The known traps of batch normalization, each by its number and name, against the reference in float64.
 //
-// Elsewhere: 3 (Modes.RunningStatisticsStartAtZeroAndOne) and 8 (Modes.EvaluatingBetweenStepsChangesNoBit) in
-// ragged_test, where 15 is tested for whole networks; 11 in onnx_nodes_test (both values of training_mode); 17
-// (Wrong.BatchNorm) in dsl_test; 18 (GradientOfNetworks.BatchNorm*) in gradient_test.
+// All are BatchNormTraps.T<number>_...; elsewhere: T03 and T08 in ragged_test, where 15 is tested for whole networks,
+// too; T11 in onnx_nodes_test; T17 in dsl_test; T18, and the gradients of T09, in gradient_test.
 #include "batch_norm_reference.h"
 
 #include "passes.h"

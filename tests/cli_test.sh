@@ -80,7 +80,10 @@ fails 2 "same file" "$lenet" train --data good --save x --log x
 fails 2 "with --emit" "$lenet" compile -o lib --mode train
 fails 2 "mode" "$lenet" compile --emit plan --mode sideways
 succeeds "compile" "$lenet" --help
-for command in compile train eval inspect; do succeeds "--network" "$lenet" $command --help; done
+fails 2 "mode" "$lenet" bench --mode sideways
+fails 2 "seconds" "$lenet" bench --seconds 0
+fails 2 "threads" "$lenet" bench --threads many
+for command in compile train eval inspect bench; do succeeds "--network" "$lenet" $command --help; done
 
 # Data
 fails 1 "'none' is no folder" "$lenet" train --data none
@@ -106,6 +109,7 @@ for option in --save --log; do
     fails 1 "'none/x' cannot be written" "$lenet" train --data good $option none/x
     fails 1 "'good' cannot be written" "$lenet" train --data good $option good
 done
+fails 1 "'none/x' cannot be written" "$lenet" bench --svg none/x
 fails 1 "good/t10k-images-idx3-ubyte" "$lenet" compile -o good/t10k-images-idx3-ubyte
 fails 1 "target" "$lenet" compile -o lib --target pdp-11
 [ "$(ls)" = "$(printf 'bad\nerr\ngood\nlib\nout')" ] || { ls; complain "files are left behind"; }
@@ -133,6 +137,27 @@ cmp -s a.safetensors b.safetensors || complain "one thread trains something else
 # Four batches of 10 and one sample, which has no batch statistics.
 succeeds "the last 1 of 41 samples" "$lenet" train --data good --epochs 1 --batch 10 --cache "$cache"
 fails 1 "too few" "$lenet" train --data good --limit 1 "${small[@]}"
+
+# Times
+times=("${small[@]}" --seconds 0.01)
+succeeds "^lenet train, batch 16, 2 threads: .* ms a step, .* images/s" "$lenet" bench "${times[@]}" --threads 2
+succeeds "^mlp infer, batch 16, 1 thread: " "$mlp" bench --mode infer "${times[@]}" --threads 1
+succeeds "^lenet evaluate, batch 1, " "$lenet" bench --mode evaluate --seconds 0.01 --batch 1 --cache "$cache"
+fails 1 "batch" "$lenet" bench --seconds 0.01 --batch 1 --cache "$cache"
+succeeds "^phase 9: .* ms, .* of the step, waiting" "$lenet" bench "${times[@]}" --threads 2 --profile
+for line in "GFLOP/s of multiply-adds" "profiling itself adds" "waiting .*%;" "conv2d_grad_weight c=6" "memory .* GB/s"; do
+    grep -q "$line" out || complain "the profile lacks '$line'"
+done
+succeeds '"ms_kernels"' "$lenet" bench "${times[@]}" --profile --json
+succeeds '"ms_median"' "$lenet" bench "${times[@]}" --json
+grep -q '"profile"' out && complain "a profile that nobody asked for"
+succeeds "waiting" "$lenet" bench "${times[@]}" --svg step.svg
+grep -q "lenet train, batch 16" step.svg || complain "no picture"
+echo 0.01 >lines; echo 0.02 >>lines
+succeeds '"ms_median"' "$lenet" bench "${times[@]}" --serve <lines
+[ "$(wc -l <out)" = 2 ] || complain "not an answer a line"
+echo soon >lines
+fails 1 "'soon' is no number of seconds" "$lenet" bench "${times[@]}" --serve <lines
 
 # Checkpoints
 fails 1 "none.safetensors" "$lenet" eval --data good --load none.safetensors "${small[@]}"

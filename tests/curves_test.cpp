@@ -1,6 +1,7 @@
 // Logs are read strictly; the picture is well-formed and shows what it was given.
 #include "compiler/data/idx.h"
 #include "compiler/data/whole_file.h"
+#include "tests/svg_check.h"
 #include "tools/curves.h"
 
 #include <gtest/gtest.h>
@@ -35,33 +36,6 @@ protected:
     }
     std::string path;
 };
-
-size_t count(const std::string &text, const std::string &part) {
-    size_t n = 0;
-    for (size_t at = 0; (at = text.find(part, at)) != text.npos; at += part.size()) n++;
-    return n;
-}
-
-// Tags are balanced, attributes quoted, no bare & or <: what a strict reader of XML asks of a file without prologue.
-void expect_well_formed(const std::string &svg) {
-    static const std::regex tag("<(/?)([a-z]+)((?: [A-Za-z0-9:-]+=\"[^\"<]*\")*)(/?)>");
-    static const std::regex entity("&(?!amp;|lt;|gt;|quot;)");
-    std::vector<std::string> open;
-    size_t tags = 0;
-    for (std::sregex_iterator at(svg.begin(), svg.end(), tag), end; at != end; ++at, ++tags) {
-        if (!(*at)[1].str().empty()) {
-            ASSERT_FALSE(open.empty());
-            EXPECT_EQ(open.back(), (*at)[2].str());
-            open.pop_back();
-        } else if ((*at)[4].str().empty()) {
-            open.push_back((*at)[2].str());
-        }
-    }
-    EXPECT_TRUE(open.empty());
-    EXPECT_EQ(tags, count(svg, "<"));
-    EXPECT_FALSE(std::regex_search(svg, entity));
-    EXPECT_EQ(count(svg, "nan") + count(svg, "inf,"), 0u);
-}
 
 TEST_F(Curves, ReadsLogs) {
     Curve curve = read(std::string(header) + "0.5,10,2.0,0.25,,,50000,1\n1,20,1.5,0.5,1.25,0.625,50000,2\n"
@@ -99,7 +73,7 @@ TEST_F(Curves, DrawsEverySeries) {
     Curve a{"a < b & \"c\"", {{0.5, 2}, {1, 1}}, {{0.5, 0.2}, {1, 0.4}}, {{1, 0.5}}};
     Curve b{"second", {{0.5, 2.3}, {1, 2.2}}, {{0.5, 0.1}, {1, 0.1}}, {{1, 0.1}}};
     std::string svg = draw_curves("Title & more", {a, b});
-    expect_well_formed(svg);
+    expect_well_formed_svg(svg);
     EXPECT_NE(svg.find("a &lt; b &amp; &quot;c&quot;"), std::string::npos);
     EXPECT_NE(svg.find("second"), std::string::npos);
     EXPECT_EQ(count(svg, "Title &amp; more"), 2u);
@@ -115,7 +89,7 @@ TEST_F(Curves, PointsLieInsideThePicture) {
         a.train_accuracy.push_back({i / 10.0, i / 100.0});
     }
     std::string svg = draw_curves("t", {a, a, a, a, a});
-    expect_well_formed(svg);
+    expect_well_formed_svg(svg);
     std::smatch size;
     ASSERT_TRUE(std::regex_search(svg, size, std::regex("viewBox=\"0 0 ([0-9]+) ([0-9]+)\"")));
     static const std::regex point("([0-9.-]+),([0-9.-]+)");
@@ -134,8 +108,8 @@ TEST_F(Curves, PointsLieInsideThePicture) {
 }
 
 TEST_F(Curves, FlatAndEmptyCurves) {
-    expect_well_formed(draw_curves("t", {{"a", {{1, 0}}, {{1, 1}}, {{1, 1}}}}));
-    expect_well_formed(draw_curves("t", {}));
+    expect_well_formed_svg(draw_curves("t", {{"a", {{1, 0}}, {{1, 1}}, {{1, 1}}}}));
+    expect_well_formed_svg(draw_curves("t", {}));
 }
 
 } // namespace

@@ -198,6 +198,10 @@ TEST(Wrong, Conv2d) {
           conv2d(x, {.channels = 6, .window = 5, .stride = 0}));
     WRONG("conv2d '0': padding -1 must not be negative; the input is [n, 1, 28, 28]",
           conv2d(x, {.channels = 6, .window = 5, .padding = -1}));
+    WRONG("conv2d '0': groups 0 must be positive; the input is [n, 1, 28, 28]",
+          conv2d(x, {.channels = 6, .window = 5, .groups = 0}));
+    WRONG("conv2d '0': groups 2 must divide the input's channels and the layer's 6; the input is [n, 1, 28, 28]",
+          conv2d(x, {.channels = 6, .window = 5, .groups = 2}));
     WRONG("conv2d '0': window 33 does not fit the padded input [n, 1, 32, 32]",
           conv2d(x, {.channels = 6, .window = 33, .padding = 2}));
     WRONG("conv2d '1': the input must be [n, c, h, w], not [n, 784]", conv2d(flatten(x), {.channels = 6, .window = 5}));
@@ -214,10 +218,14 @@ TEST(Wrong, Linear) {
     WRONG("linear '0': the input must be [n, c], not [n, 1, 28, 28]", linear(x, {.units = 10}));
 }
 
-TEST(Wrong, BatchNorm) {
-    // The input has as many channels as the layer before made, whatever the author expected.
+// The source text's second network as printed: Conv2d(1, 6) before BatchNorm2d(16). The input has as many channels as
+// the layer before made, whatever the author expected.
+TEST(BatchNormTraps, T17_SixChannelsAreNotSixteen) {
     WRONG("batch_norm '1': expects 16 channels, the input [n, 6, 24, 24] has 6",
           batch_norm(conv2d(x, {.channels = 6, .window = 5}), {.channels = 16}));
+}
+
+TEST(Wrong, BatchNorm) {
     WRONG("batch_norm '0': expects 28 channels, the input [n, 1, 28, 28] has 1", batch_norm(x, {.channels = 28}));
     WRONG("batch_norm '0': the input must be [n, c] or [n, c, h, w], not [n, 1, 784]",
           batch_norm(reshape(x, {Shape::batch, 1, 784})));

@@ -119,39 +119,46 @@ std::vector<Machine> machines() {
 // ---- Convolution
 
 struct Conv {
-    int c, h, w, k, r, s, stride = 1, padding = 0;
+    int c, h, w, k, r, s, stride = 1, padding = 0, groups = 1;
 
     int ho() const { return (h + 2 * padding - r) / stride + 1; }
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
     std::string name() const {
         std::string result;
-        for (int v : {c, h, w, k, r, s, stride, padding}) result += std::to_string(v) + " ";
+        for (int v : {c, h, w, k, r, s, stride, padding, groups}) result += std::to_string(v) + " ";
         return result;
     }
     Parameters parameters(int lanes, int blocks) const {
-        return {{"c", text(c)},           {"h", text(h)},
-                {"w", text(w)},           {"k", text(k)},
-                {"r", text(r)},           {"s", text(s)},
-                {"stride", text(stride)}, {"padding", text(padding)},
-                {"lanes", text(lanes)},   {"n", text(lanes * blocks)}};
+        return {{"c", text(c)},
+                {"h", text(h)},
+                {"w", text(w)},
+                {"k", text(k)},
+                {"r", text(r)},
+                {"s", text(s)},
+                {"stride", text(stride)},
+                {"padding", text(padding)},
+                {"groups", text(groups)},
+                {"lanes", text(lanes)},
+                {"n", text(lanes * blocks)}};
     }
 };
 
 // Calls f(x index, weight index, y index) for every multiply-add.
 template <class F> void each_tap(const Conv &q, int lanes, int blocks, F f) {
-    const int ho = q.ho(), wo = q.wo();
+    const int ho = q.ho(), wo = q.wo(), cg = q.c / q.groups, kg = q.k / q.groups;
     for (int b = 0; b < blocks; b++)
         for (int k = 0; k < q.k; k++)
             for (int y = 0; y < ho; y++)
                 for (int x = 0; x < wo; x++)
-                    for (int c = 0; c < q.c; c++)
+                    for (int c = 0; c < cg; c++)
                         for (int r = 0; r < q.r; r++)
                             for (int s = 0; s < q.s; s++) {
                                 const int row = y * q.stride + r - q.padding, column = x * q.stride + s - q.padding;
                                 if (row < 0 || row >= q.h || column < 0 || column >= q.w) continue;
-                                const size_t in = size_t(((b * q.c + c) * q.h + row) * q.w + column) * size_t(lanes);
+                                const int channel = b * q.c + k / kg * cg + c;
+                                const size_t in = size_t((channel * q.h + row) * q.w + column) * size_t(lanes);
                                 const size_t out = size_t(((b * q.k + k) * ho + y) * wo + x) * size_t(lanes);
-                                const size_t weight = size_t(((k * q.c + c) * q.r + r) * q.s + s);
+                                const size_t weight = size_t(((k * cg + c) * q.r + r) * q.s + s);
                                 for (int l = 0; l < lanes; l++) f(in + size_t(l), weight, out + size_t(l));
                             }
 }
@@ -160,11 +167,18 @@ struct ConvData {
     Array x, weight, bias, y, dx, dw, dy;
 
     ConvData(const Conv &q, int v, int blocks)
-        : x({v, q.w, q.h, q.c, blocks}), weight({q.s, q.r, q.c, q.k}), bias({q.k}), y({v, q.wo(), q.ho(), q.k, blocks}),
-          dx({v, q.w, q.h, q.c, blocks}), dw({q.s, q.r, q.c, q.k}), dy({v, q.wo(), q.ho(), q.k, blocks}) {
+        : x(input(q, v, blocks)), weight({q.s, q.r, q.c / q.groups, q.k}), bias({q.k}), y(output(q, v, blocks)),
+          dx(input(q, v, blocks)), dw({q.s, q.r, q.c / q.groups, q.k / q.groups, q.groups}), dy(output(q, v, blocks)) {
         std::mt19937 engine(7);
         for (Array *a : {&x, &weight, &bias, &dy}) a->randomize(engine);
         for (Array *a : {&y, &dx, &dw}) a->fill(NAN);
+    }
+    // The groups of a block lie one after another, as blocks of fewer channels.
+    static std::vector<int> input(const Conv &q, int v, int blocks) {
+        return {v, q.w, q.h, q.c / q.groups, q.groups * blocks};
+    }
+    static std::vector<int> output(const Conv &q, int v, int blocks) {
+        return {v, q.wo(), q.ho(), q.k / q.groups, q.groups * blocks};
     }
 };
 
@@ -219,6 +233,10 @@ const Conv conv_shapes[] = {
     {.c = 3, .h = 6, .w = 70, .k = 2, .r = 1, .s = 3, .stride = 3, .padding = 1},
     {.c = 8, .h = 8, .w = 8, .k = 8, .r = 1, .s = 1, .stride = 2},
     {.c = 2, .h = 3, .w = 30, .k = 1, .r = 3, .s = 29}, // a window wider than a tile
+    {.c = 6, .h = 5, .w = 7, .k = 4, .r = 3, .s = 3, .padding = 1, .groups = 2},
+    {.c = 26, .h = 4, .w = 5, .k = 39, .r = 2, .s = 1, .stride = 2, .padding = 1, .groups = 13},
+    {.c = 5, .h = 9, .w = 17, .k = 5, .r = 3, .s = 3, .padding = 1, .groups = 5},
+    {.c = 3, .h = 8, .w = 19, .k = 6, .r = 3, .s = 3, .stride = 2, .padding = 1, .groups = 3},
 };
 
 TEST(Conv2d, EdgeShapes) {
@@ -241,12 +259,17 @@ TEST(Conv2d, WidthsAndTargets) {
         SCOPED_TRACE(m.target + " " + std::to_string(m.lanes));
         check_forward(q, m, 2, false);
         check_gradients(q, m, 2);
+        const Conv grouped{.c = 6, .h = 7, .w = 9, .k = 10, .r = 3, .s = 3, .stride = 2, .padding = 1, .groups = 2};
+        check_forward(grouped, m, 2, true);
+        check_gradients(grouped, m, 2);
     }
 }
 
 TEST(Conv2d, WindowMustFit) {
     const Conv q{.c = 1, .h = 4, .w = 4, .k = 1, .r = 5, .s = 5};
     EXPECT_THROW(LoadedKernel("conv2d", q.parameters(8, 1)), Halide::CompileError);
+    const Conv odd{.c = 4, .h = 4, .w = 4, .k = 3, .r = 1, .s = 1, .groups = 2};
+    EXPECT_THROW(LoadedKernel("conv2d", odd.parameters(8, 1)), Halide::CompileError);
 }
 
 // ---- Linear

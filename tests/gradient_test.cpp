@@ -143,15 +143,15 @@ template <Norm norm> void norm_twice(Network &net) {
     net.classify(linear(flatten(x), {.units = 3}));
 }
 
-TEST(GradientOfNetworks, BatchNormOfImages) { check_network(norm_images<Norm::built_in>, {2, 7, 7}); }
-TEST(GradientOfNetworks, BatchNormOfFeatures) { check_network(norm_features<Norm::built_in>, {5}); }
-TEST(GradientOfNetworks, BatchNormTwice) { check_network(norm_twice<Norm::built_in>, {1, 5, 5}); }
-TEST(GradientOfNetworks, BatchNormFromScratchOfImages) { check_network(norm_images<Norm::scratch>, {2, 7, 7}); }
-TEST(GradientOfNetworks, BatchNormFromScratchOfFeatures) { check_network(norm_features<Norm::scratch>, {5}); }
-TEST(GradientOfNetworks, FrozenBatchNormOfImages) { check_network(norm_images<Norm::frozen>, {2, 7, 7}); }
-TEST(GradientOfNetworks, FrozenBatchNormOfFeatures) { check_network(norm_features<Norm::frozen>, {5}); }
-TEST(GradientOfNetworks, FrozenBatchNormTwice) { check_network(norm_twice<Norm::frozen>, {1, 5, 5}); }
-TEST(GradientOfNetworks, BatchNormFromScratchTwice) { check_network(norm_twice<Norm::scratch>, {1, 5, 5}); }
+TEST(BatchNormTraps, T18_GradientOfImages) { check_network(norm_images<Norm::built_in>, {2, 7, 7}); }
+TEST(BatchNormTraps, T18_GradientOfFeatures) { check_network(norm_features<Norm::built_in>, {5}); }
+TEST(BatchNormTraps, T18_GradientTwice) { check_network(norm_twice<Norm::built_in>, {1, 5, 5}); }
+TEST(BatchNormTraps, T18_GradientFromScratchOfImages) { check_network(norm_images<Norm::scratch>, {2, 7, 7}); }
+TEST(BatchNormTraps, T18_GradientFromScratchOfFeatures) { check_network(norm_features<Norm::scratch>, {5}); }
+TEST(BatchNormTraps, T09_GradientFrozenOfImages) { check_network(norm_images<Norm::frozen>, {2, 7, 7}); }
+TEST(BatchNormTraps, T09_GradientFrozenOfFeatures) { check_network(norm_features<Norm::frozen>, {5}); }
+TEST(BatchNormTraps, T09_GradientFrozenTwice) { check_network(norm_twice<Norm::frozen>, {1, 5, 5}); }
+TEST(BatchNormTraps, T18_GradientFromScratchTwice) { check_network(norm_twice<Norm::scratch>, {1, 5, 5}); }
 
 TEST(GradientOfNetworks, MaxPool) {
     check_network(

@@ -82,16 +82,33 @@ TEST_P(OnnxNodes, GiveOnnxsNumbers) {
     EXPECT_GT(passed, 200);
 }
 
+// By the attribute alone, not by the number of outputs.
+TEST(BatchNormTraps, T11_OnnxsTrainingModeIsHonoured) {
+    std::map<std::string, int> modes;
+    for (Json c : load_json("onnx_nodes.json.gz").at("cases")) {
+        if (c.at("op") != "BatchNormalization" || c.contains("skip")) continue;
+        SCOPED_TRACE(c.at("name").get<std::string>());
+        modes[c.at("mode")]++;
+        auto first_output = [&] {
+            GraphFixture fixture(c);
+            return compare(fixture.results(interpret(fixture.graph, fixture.inputs)).at(0),
+                           read_numbers(c.at("expected").at(0)), c.value("relative", usual));
+        };
+        EXPECT_EQ(first_output(), "");
+        if (c.at("mode") == "train") continue;
+        c["mode"] = "train";
+        EXPECT_NE(first_output(), "") << "the mode changes nothing";
+    }
+    EXPECT_EQ(modes, (std::map<std::string, int>{{"evaluate", 2}, {"train", 2}}));
+}
+
 std::vector<std::string> programs() {
     std::vector<std::string> names = kernel_targets();
     names.insert(names.begin(), reference);
     return names;
 }
 INSTANTIATE_TEST_SUITE_P(Programs, OnnxNodes, testing::ValuesIn(programs()), [](const auto &info) {
-    return info.param == reference                          ? "reference"
-           : info.param.find("avx512") != std::string::npos ? "avx512"
-           : info.param.find("avx2") != std::string::npos   ? "avx2"
-                                                            : "sse41";
+    return info.param == reference ? "reference" : short_target(info.param);
 });
 
 } // namespace

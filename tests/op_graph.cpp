@@ -2,6 +2,9 @@
 
 #include "fixture.h"
 
+#include <algorithm>
+#include <cmath>
+
 namespace cryolite::test {
 
 std::string case_text(const OpDef &op, const Case &c) {
@@ -14,13 +17,34 @@ std::string case_text(const OpDef &op, const Case &c) {
 }
 
 bool takes_statistics(const OpDef &op) { return op.name == std::string("batch_norm_train"); }
-bool has_gradient(const OpDef &op) { return op.gradient && op.name != std::string("greater_equal"); }
+bool has_gradient(const OpDef &op) { return op.gradient && !op.no_gradient; }
 
 std::vector<double> numbers(uint64_t seed, int64_t count, double low, double high) {
     std::vector<double> result;
     for (float x : deterministic(seed, size_t(count), 1))
         result.push_back(double(float(low + (high - low) * (double(x) + 1) / 2)));
     return result;
+}
+
+double error_of(const std::vector<double> &ours, const std::vector<double> &expected) {
+    if (ours.size() != expected.size()) return INFINITY;
+    double apart = 0, largest = 0;
+    for (size_t i = 0; i < ours.size(); i++) {
+        if (std::isnan(ours[i])) return INFINITY;
+        apart = std::max(apart, std::fabs(ours[i] - expected[i]));
+        largest = std::max(largest, std::fabs(expected[i]));
+    }
+    if (apart == 0) return 0;
+    return apart / std::max(largest, 1e-30) * double(1 << 23);
+}
+
+double error_of(const TensorMap &ours, const TensorMap &expected) {
+    double error = ours.size() == expected.size() ? 0 : INFINITY;
+    for (const auto &[name, values] : expected) {
+        auto found = ours.find(name);
+        error = std::max(error, found == ours.end() ? INFINITY : error_of(found->second, values));
+    }
+    return error;
 }
 
 OpGraph::OpGraph(const OpDef &op, const Case &c, int64_t batch) {

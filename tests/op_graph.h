@@ -19,6 +19,11 @@ bool has_gradient(const OpDef &op);
 // Numbers that are float32 numbers, too.
 std::vector<double> numbers(uint64_t seed, int64_t count, double low = -1, double high = 1);
 
+// The largest difference over the largest expected value, in units of float32 epsilon (2^-23). Infinite where something
+// is missing, or not a number.
+double error_of(const std::vector<double> &ours, const std::vector<double> &expected);
+double error_of(const TensorMap &ours, const TensorMap &expected);
+
 // Operands are parameters x0, x1, ... (integers: the labels), also where their shape has the batch; statistics and
 // maxima are made of them. Outputs y0, y1, ...
 // are the op's results, "loss" is the sum of the first one's elements, each times a weight of its own.

@@ -2,6 +2,8 @@
 #include "fixture.h"
 #include "golden.h"
 
+#include "compiler/times.h"
+
 using namespace cryolite;
 using namespace cryolite::test;
 
@@ -206,14 +208,83 @@ TEST(Fuse, NothingAcrossAConvolutionAndSumsShareAKernel) {
         %2 : f32[2,2,1,1] = parameter() {init="constant", name="w", shape=[2, 2, 1, 1], value=1.0}
         %3 : f32[n,2,4,4] = conv2d(%1, %2) {padding=0, stride=1}
         %4 : f32[1,2,1,1] = state() {init="constant", name="mean", shape=[1, 2, 1, 1], value=0.0}
-        %5 : f32[n,2,2,2] = pointwise(%3, %4) {outputs="[n,2,2,2]", program="x0=input [n,2,4,4];x1=input [1,2,1,1];t0=sub(x0,x1);t1=sigmoid(t0);t2=avg_pool2d(t1){padding=0,stride=2,window=2};output t2;", scalars=""}
+        %5 : f32[n,2,2,2] = pointwise(%3, %4) {outputs="[n,2,2,2]", program="x0=input [n,2,4,4];x1=input [1,2,1,1];t0=sub(x0,x1);t1=sigmoid(t0);t2=avg_pool2d(t1){padding=0,stride=2,window=2};output t2;", scalars="", work=48.0}
         %6 : f32[n,2,2,2] = conv2d(%5, %2) {padding=0, stride=1}
-        %7, %8 : f32[b,2,1,1], f32[b,2,1,1] = pointwise(%6) {outputs="[b,2,1,1] [b,2,1,1]", program="x0=input [n,2,2,2];t0=relu(x0);t1=sum(t0){axes=0,2,3};t2=square(t0);t3=sum(t2){axes=0,2,3};output t1;output t3;", scalars=""}
+        %7, %8 : f32[b,2,1,1], f32[b,2,1,1] = pointwise(%6) {outputs="[b,2,1,1] [b,2,1,1]", program="x0=input [n,2,2,2];t0=relu(x0);t1=sum(t0){axes=0,2,3};t2=square(t0);t3=sum(t2){axes=0,2,3};output t1;output t3;", scalars="", work=16.0}
         %9 : f32[1,2,1,1] = sum_merge(%7) {mean_count=0, shape=[1, 2, 1, 1]}
         %10 : f32[1,2,1,1] = sum_merge(%8) {mean_count=0, shape=[1, 2, 1, 1]}
         output(%9) {name="loss"}
         output(%10) {name="correct"}
     )");
+}
+
+// A chain of residual blocks: the pointwise kernels must not grow with its depth.
+template <int blocks> void residual_network(Network &net) {
+    Value x = conv2d(net.input("image", {3, 8, 8}), {.channels = 4, .window = 3, .padding = 1});
+    for (int i = 0; i < blocks; i++)
+        x = relu(batch_norm(conv2d(x, {.channels = 4, .window = 3, .padding = 1, .bias = false})) + x);
+    net.classify(linear(flatten(avg_pool2d(x, {.window = 8})), {.units = 3}));
+}
+static size_t longest_program(const Graph &graph) {
+    size_t longest = 0;
+    for (const Node &node : graph.nodes)
+        if (node.op == find_op("pointwise")) longest = std::max(longest, node.attrs.string("program").size());
+    return longest;
+}
+TEST(Fuse, KernelsOfResidualNetworksDoNotGrowWithDepth) {
+    Graph shallow = run_pipeline(build(residual_network<3>)->graph(), context(Mode::train));
+    Graph deep = run_pipeline(build(residual_network<12>)->graph(), context(Mode::train));
+    EXPECT_EQ(longest_program(deep), longest_program(shallow));
+}
+
+// relu's gradient reads the stored result where the kernel has all else at hand; of batch norm's input it is remade.
+TEST(Fuse, StoredActivationsAreRemadeFromWhatIsReadAnyway) {
+    expect_after(fuse, Mode::train, R"(
+        %0 : f32[b,4,32] = input_rows() {elements=32, lanes=4}
+        %1 : f32[n,2,4,4] = pack(%0) {shape=[-1, 2, 4, 4]}
+        %2 : f32[2,2,1,1] = parameter() {init="constant", name="w", shape=[2, 2, 1, 1], value=1.0}
+        %3 : f32[1,2,1,1] = state() {init="constant", name="mean", shape=[1, 2, 1, 1], value=0.0}
+        %4 : f32[n,2,4,4] = sub(%1, %3)
+        %5 : f32[n,2,4,4] = relu(%4)
+        %6 : f32[n,2,4,4] = conv2d(%5, %2) {padding=0, stride=1}
+        %7 : f32[n,2,4,4] = relu_grad(%6, %5)
+        %8 : f32[n,2,4,4] = mul(%7, %4)
+        %9 : f32[b,2,1,1] = partial_sum(%8) {axes=[0, 2, 3]}
+        %10 : f32[1,2,1,1] = sum_merge(%9) {mean_count=0, shape=[1, 2, 1, 1]}
+        output(%10) {name="loss"}
+    )",
+                 R"(
+        %0 : f32[b,4,32] = input_rows() {elements=32, lanes=4}
+        %1 : f32[n,2,4,4] = pack(%0) {shape=[-1, 2, 4, 4]}
+        %2 : f32[2,2,1,1] = parameter() {init="constant", name="w", shape=[2, 2, 1, 1], value=1.0}
+        %3 : f32[1,2,1,1] = state() {init="constant", name="mean", shape=[1, 2, 1, 1], value=0.0}
+        %4 : f32[n,2,4,4] = pointwise(%1, %3) {outputs="[n,2,4,4]", program="x0=input [n,2,4,4];x1=input [1,2,1,1];t0=sub(x0,x1);t1=relu(t0);output t1;", scalars="", work=2.0}
+        %5 : f32[n,2,4,4] = conv2d(%4, %2) {padding=0, stride=1}
+        %6 : f32[b,2,1,1] = pointwise(%5, %1, %3) {outputs="[b,2,1,1]", program="x0=input [n,2,4,4];x1=input [n,2,4,4];x2=input [1,2,1,1];t0=sub(x1,x2);t1=relu(t0);t2=relu_grad(x0,t1);t3=mul(t2,t0);t4=sum(t3){axes=0,2,3};output t4;", scalars="", work=96.0}
+        %7 : f32[1,2,1,1] = sum_merge(%6) {mean_count=0, shape=[1, 2, 1, 1]}
+        output(%7) {name="loss"}
+    )");
+}
+
+// The activations between the convolutions are made again in the backward pass, in the phase of the weight gradient.
+TEST(Rematerialize, ActivationsForWeightGradients) {
+    auto network = build([](Network &net) {
+        Value x = net.input("image", {3, 8, 8});
+        for (int i = 0; i < 3; i++)
+            x = relu(batch_norm(conv2d(x, {.channels = 4, .window = 3, .padding = 1, .bias = false})));
+        net.classify(linear(flatten(avg_pool2d(x, {.window = 8})), {.units = 3}));
+    });
+    Graph graph = run_pipeline(network->graph(), context(Mode::train));
+    Times times = schedule_times(graph, context(Mode::train).kernel);
+    int again = 0;
+    for (size_t i = 0; i < graph.nodes.size(); i++) {
+        if (!graph.nodes[i].attrs.has("late")) continue;
+        again++;
+        for (size_t j = 0; j < graph.nodes.size(); j++)
+            for (ValueId v : graph.nodes[j].inputs)
+                if (v == graph.nodes[i].outputs[0]) EXPECT_EQ(times.when[j], times.when[i]);
+    }
+    EXPECT_EQ(again, 2);
 }
 
 } // namespace

@@ -128,7 +128,7 @@ TEST(Modes, BadBatchesAndLabelsChangeNothing) {
     EXPECT_EQ(model.hash(), before);
 }
 
-TEST(Modes, EvaluatingBetweenStepsChangesNoBit) {
+TEST(BatchNormTraps, T08_EvaluatingBetweenStepsChangesNoBit) {
     Batches batches;
     TestModel with(*build(lenet, sgd), {.batch = 64}), without(*build(lenet, sgd), {.batch = 64});
     for (TestModel *model : {&with, &without}) model->initialize(3);
@@ -141,7 +141,7 @@ TEST(Modes, EvaluatingBetweenStepsChangesNoBit) {
     EXPECT_EQ(with.hash(), without.hash());
 }
 
-TEST(Modes, RunningStatisticsStartAtZeroAndOne) {
+TEST(BatchNormTraps, T03_RunningStatisticsStartAtZeroAndOne) {
     Batches batches;
     TestModel model(*build(lenet), {.batch = 256});
     model.initialize(3);

@@ -13,6 +13,7 @@ constexpr int max_genes = 7;
 struct Grower {
     Network &net;
     Value x;
+    std::vector<Value> earlier = {}; // what x was before each gene
 
     bool image() const { return x.rank() == 4; }
     int smallest_side() const { return int(std::min(x.shape()[2], x.shape()[3])); }
@@ -46,10 +47,12 @@ struct Grower {
     }
     Value convolution(uint32_t a, uint32_t b) {
         int padding = int(b % 2), size = std::min(1 + int(a % 3), smallest_side() + 2 * padding);
-        return conv2d(x, {.channels = 1 + int(a / 4 % 5),
+        int64_t groups = a / 20 % 3 == 0 ? x.shape()[1] : 1; // some depthwise
+        return conv2d(x, {.channels = int(groups) * (1 + int(a / 4 % (groups > 1 ? 2 : 5))),
                           .window = size,
                           .stride = 1 + int(b / 2 % 2),
                           .padding = padding,
+                          .groups = int(groups),
                           .bias = b / 4 % 3 != 0});
     }
     // A running mean, as an author writes one.
@@ -95,7 +98,11 @@ struct Grower {
     }
     // x meets what was made of it.
     Value branch(uint32_t a) {
-        switch (a % 4) {
+        switch (a % 5) {
+        case 4: // a residual over one gene or several
+            for (const Value &value : earlier)
+                if (value.shape() == x.shape()) return x + value;
+            [[fallthrough]];
         case 0:
             return x + tanh(x);
         case 1:
@@ -120,6 +127,7 @@ struct Grower {
 
     void grow(const Gene &gene) {
         uint32_t a = gene.a, b = gene.b;
+        const Value before = x;
         switch (gene.kind % 16) {
         case 0:
         case 1:
@@ -171,6 +179,7 @@ struct Grower {
             else
                 x = reshape(x, {Shape::batch, 1, x.shape()[1], 1});
         }
+        earlier.push_back(before);
     }
 };
 

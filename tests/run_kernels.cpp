@@ -13,6 +13,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <random>
 #include <set>
 
 namespace cryolite::test {
@@ -48,9 +49,24 @@ Graph lower_fully(const Graph &graph, const KernelContext &kernel) {
     return result;
 }
 
-KernelSpec spec_of(const Kernel &kernel, const KernelContext &context) {
+// A point of the schedule space: one for a seed and a kernel, whatever its shapes, with at most 32 accumulators.
+void choose_tiles(KernelSpec &spec, uint64_t seed) {
+    static const std::set<std::string> by_tiles = {"conv2d", "conv2d_grad_input", "linear", "linear_grad_input",
+                                                   "linear_grad_weight"};
+    const bool three = spec.generator == "conv2d_grad_weight";
+    if (!three && !by_tiles.count(spec.generator)) return;
+    std::mt19937_64 random(std::hash<std::string>()(spec.key()) + seed);
+    uint64_t x, c, k;
+    do { x = 1 + random() % 13, c = 1 + random() % 13, k = three ? 1 + random() % 7 : 1; } while (x * c * k > 32);
+    spec.parameters["tile_x"] = std::to_string(x);
+    spec.parameters["tile_c"] = std::to_string(c);
+    if (three) spec.parameters["tile_k"] = std::to_string(k);
+}
+
+KernelSpec spec_of(const Kernel &kernel, const KernelContext &context, uint64_t schedule) {
     KernelSpec spec{kernel.generator, kernel.parameters};
     spec.parameters["lanes"] = std::to_string(context.lanes);
+    if (schedule) choose_tiles(spec, schedule);
     return spec;
 }
 
@@ -58,6 +74,7 @@ struct Runner {
     const Graph &graph;
     const InterpreterInputs &inputs;
     const KernelContext context;
+    const uint64_t schedule;
     const KernelTarget &target;
     const LinkedObjects &objects;
     const Times times;
@@ -65,9 +82,9 @@ struct Runner {
     std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;
 
-    Runner(const Graph &graph, const InterpreterInputs &inputs, const KernelContext &context,
+    Runner(const Graph &graph, const InterpreterInputs &inputs, const KernelContext &context, uint64_t schedule,
            const KernelTarget &target, const LinkedObjects &objects)
-        : graph(graph), inputs(inputs), context(context), target(target), objects(objects),
+        : graph(graph), inputs(inputs), context(context), schedule(schedule), target(target), objects(objects),
           times(schedule_times(graph, context)), root(graph.values.size()), store(graph.values.size()) {
         for (const Node &node : graph.nodes)
             for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
@@ -203,7 +220,7 @@ struct Runner {
             buffer.dim = dims[a].data();
             argv.push_back(&buffer);
         }
-        const std::string name = "kernel '" + spec_of(kernel, context).key() + "'";
+        const std::string name = "kernel '" + spec_of(kernel, context, schedule).key() + "'";
         GuardWatch watch(name);
         int code = function(argv.data());
         if (code != 0) throw InternalError(name + " says " + std::to_string(code));
@@ -220,7 +237,8 @@ struct Runner {
         }
         if (!node.op->kernel) throw InternalError("fuse left a statement: " + print(graph, node));
         Kernel kernel = node.op->kernel(graph, node, context);
-        auto function = objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, context), target) + "_argv");
+        auto function =
+            objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, context, schedule), target) + "_argv");
         if (space == Space::block)
             for (int64_t block = 0; block < blocks(); block++) call(node, kernel, function, block, 0);
         else
@@ -234,6 +252,7 @@ struct Runner {
 struct KernelGraph::Compiled {
     KernelTarget target;
     KernelContext context;
+    uint64_t schedule;
     Graph graph;
     std::unique_ptr<LinkedObjects> objects;
 };
@@ -242,13 +261,14 @@ KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
     CompileOptions compile{.target = options.target, .cache = CRYOLITE_TEST_CACHE};
     KernelTarget target = resolve_target(compile);
     KernelContext context{target.lanes, options.max_batch};
-    compiled_ = std::make_unique<Compiled>(Compiled{target, context, lower_fully(graph, context), {}});
+    compiled_ =
+        std::make_unique<Compiled>(Compiled{target, context, options.schedule, lower_fully(graph, context), {}});
 
     std::vector<KernelSpec> kernels;
     std::set<std::string> known;
     for (const Node &node : compiled_->graph.nodes)
         if (node.op->kernel) {
-            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), context);
+            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), context, options.schedule);
             if (known.insert(spec.key()).second) kernels.push_back(spec);
         }
     int cached = 0;
@@ -263,7 +283,8 @@ const Graph &KernelGraph::lowered() const { return compiled_->graph; }
 
 Interpreted KernelGraph::run(const InterpreterInputs &inputs) const {
     runtime::FloatMode mode; // the runtime's
-    Runner runner(compiled_->graph, inputs, compiled_->context, compiled_->target, *compiled_->objects);
+    Runner runner(compiled_->graph, inputs, compiled_->context, compiled_->schedule, compiled_->target,
+                  *compiled_->objects);
     for (size_t i = 0; i < compiled_->graph.nodes.size(); i++)
         runner.run(compiled_->graph.nodes[i], runner.times.space[i]);
     return std::move(runner.result);
@@ -284,6 +305,12 @@ const std::vector<std::string> &kernel_targets() {
         return names;
     }();
     return runnable;
+}
+
+std::string short_target(const std::string &name) {
+    for (const char *set : {"avx512", "avx2", "sse41"})
+        if (name.find(set) != std::string::npos) return set;
+    return name;
 }
 
 } // namespace cryolite::test

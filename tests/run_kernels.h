@@ -16,6 +16,7 @@ namespace cryolite::test {
 struct KernelOptions {
     std::string target = "host"; // a Halide target's name; its vector width is the lanes
     int64_t max_batch = 64;
+    uint64_t schedule = 0; // not 0: tiles of the heavy kernels at random, from this seed; 0: the generators' own
 };
 
 // Compiled once, run for any batch up to max_batch.
@@ -43,6 +44,8 @@ inline Interpreted run_kernels(const Graph &graph, const InterpreterInputs &inpu
 // The names of the targets that every kernel must be right on and this machine can run: AVX-512, AVX2, SSE4.1;
 // under the address sanitizer the machine's own with instrumented kernels.
 const std::vector<std::string> &kernel_targets();
+// "avx512", "avx2" or "sse41"; other names as they are.
+std::string short_target(const std::string &name);
 
 } // namespace cryolite::test
 #endif

@@ -172,8 +172,27 @@ TEST(RuntimeThreads, ProfilesCountCallsAndTime) {
     EXPECT_EQ(cryo_profile_at(model, 16, &row), CRYO_BAD_ARGUMENT);
     EXPECT_EQ(model.error(), "profile row 16: the model has 16");
     EXPECT_EQ(cryo_profile_at(model, 0, nullptr), CRYO_BAD_ARGUMENT);
+    cryo_profile_phase phase;
+    size_t phases = cryo_profile_phase_count(model);
+    ASSERT_GT(phases, 3u);
+    for (size_t i = 0; i < phases; i++) {
+        ASSERT_EQ(cryo_profile_phase_at(model, i, &phase), CRYO_OK);
+        bool train = std::string(phase.mode) == "train";
+        EXPECT_EQ(train, i < 3);
+        EXPECT_EQ(phase.runs, train ? 4 : 0);
+        if (train) {
+            EXPECT_EQ(phase.phase, int(i));
+            EXPECT_GE(phase.seconds, 4 * 50e-6); // at least one kernel in each
+        }
+    }
+    EXPECT_EQ(cryo_profile_phase_at(model, phases, &phase), CRYO_BAD_ARGUMENT);
+    EXPECT_EQ(cryo_profile_phase_at(model, 0, nullptr), CRYO_BAD_ARGUMENT);
+    EXPECT_EQ(cryo_profile_phase_count(nullptr), 0u);
     ASSERT_EQ(cryo_set_profiling(model, 1), CRYO_OK); // clears
     ASSERT_EQ(cryo_profile_at(model, 0, &row), CRYO_OK);
     EXPECT_EQ(row.calls, 0);
     EXPECT_EQ(row.seconds, 0);
+    ASSERT_EQ(cryo_profile_phase_at(model, 0, &phase), CRYO_OK);
+    EXPECT_EQ(phase.runs, 0);
+    EXPECT_EQ(phase.seconds, 0);
 }

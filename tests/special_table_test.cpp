@@ -217,10 +217,7 @@ std::vector<std::string> programs() {
     return names;
 }
 INSTANTIATE_TEST_SUITE_P(Programs, SpecialTable, testing::ValuesIn(programs()), [](const auto &info) {
-    return info.param == reference                          ? "reference"
-           : info.param.find("avx512") != std::string::npos ? "avx512"
-           : info.param.find("avx2") != std::string::npos   ? "avx2"
-                                                            : "sse41";
+    return info.param == reference ? "reference" : short_target(info.param);
 });
 
 } // namespace

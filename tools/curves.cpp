@@ -1,8 +1,9 @@
-// Plain SVG 1.1 by hand: no scripts, no fonts of its own, a white background that is readable on dark pages too.
+// Reads logs of `train` and draws them.
 #include "curves.h"
 
 #include "compiler/data/idx.h"
 #include "compiler/data/whole_file.h"
+#include "svg.h"
 
 #include <fmt/format.h>
 
@@ -107,23 +108,6 @@ Curve read_curve(const std::string &label, const std::string &path) {
 
 namespace {
 
-std::string escape(const std::string &text) {
-    std::string result;
-    for (char c : text) {
-        if (c == '&')
-            result += "&amp;";
-        else if (c == '<')
-            result += "&lt;";
-        else if (c == '>')
-            result += "&gt;";
-        else if (c == '"')
-            result += "&quot;";
-        else if (static_cast<unsigned char>(c) >= ' ')
-            result += c; // XML has no control characters
-    }
-    return result;
-}
-
 // 1, 2 or 5 times a power of ten, so that an axis of this length has at most `most` steps.
 double tick_step(double length, int most) {
     double step = std::pow(10.0, std::floor(std::log10(length / most)));
@@ -193,29 +177,23 @@ struct Panel {
 constexpr double panel_width = 400, panel_height = 270, margin = 56, gap = 72, panels_top = 84;
 constexpr double picture_width = margin + panel_width + gap + panel_width + 28;
 
-const char *style() {
-    return "<style>\n"
-           "text { font-family: 'DejaVu Sans', Verdana, Helvetica, Arial, sans-serif; fill: #222222; }\n"
-           ".title { font-size: 16px; font-weight: bold; }\n"
-           ".head { font-size: 13px; font-weight: bold; }\n"
-           ".tick, .key { font-size: 12px; }\n"
-           ".tick { fill: #555555; }\n"
-           ".grid { stroke: #e4e4e4; stroke-width: 1; }\n"
-           ".axis { stroke: #777777; stroke-width: 1; fill: none; }\n"
-           "polyline { fill: none; stroke-linejoin: round; stroke-linecap: round; }\n"
-           ".curve { stroke-width: 2.2; }\n"
-           ".train { stroke-width: 1.6; stroke-dasharray: 2 4; }\n"
-           "</style>\n";
-}
+constexpr char style[] = ".tick, .key { font-size: 12px; }\n"
+                         ".tick { fill: #555555; }\n"
+                         ".grid { stroke: #e4e4e4; stroke-width: 1; }\n"
+                         ".axis { stroke: #777777; stroke-width: 1; fill: none; }\n"
+                         "polyline { fill: none; stroke-linejoin: round; stroke-linecap: round; }\n"
+                         ".curve { stroke-width: 2.2; }\n"
+                         ".train { stroke-width: 1.6; stroke-dasharray: 2 4; }\n";
 
 // Two columns of curves, the meaning of dashes below.
 std::string legend(const std::vector<Curve> &curves, double top) {
     std::string svg;
     for (size_t i = 0; i < curves.size(); i++) {
         double x = i % 2 ? margin + panel_width + gap : margin, y = top + double(i / 2) * 22;
-        svg += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" "
-                           "stroke-width=\"3\"/>\n<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"key\">{}</text>\n",
-                           x, y, x + 28, y, colours[i % std::size(colours)], x + 38, y + 4, escape(curves[i].label));
+        svg +=
+            fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" stroke=\"{}\" "
+                        "stroke-width=\"3\"/>\n<text x=\"{:.1f}\" y=\"{:.1f}\" class=\"key\">{}</text>\n",
+                        x, y, x + 28, y, colours[i % std::size(colours)], x + 38, y + 4, svg_escape(curves[i].label));
     }
     return svg;
 }
@@ -235,12 +213,7 @@ std::string draw_curves(const std::string &title, const std::vector<Curve> &curv
     double legend_top = panels_top + panel_height + 66;
     double picture_height = legend_top + std::ceil(double(curves.size()) / 2) * 22 + 4;
 
-    std::string svg =
-        fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {0:.0f} {1:.0f}\" width=\"{0:.0f}\" "
-                    "height=\"{1:.0f}\" role=\"img\">\n<title>{2}</title>\n{3}"
-                    "<rect width=\"{0:.0f}\" height=\"{1:.0f}\" rx=\"6\" fill=\"#ffffff\"/>\n"
-                    "<text x=\"{4:.1f}\" y=\"34\" class=\"title\">{2}</text>\n",
-                    picture_width, picture_height, escape(title), style(), margin);
+    std::string svg = svg_begin(title, picture_width, picture_height, margin, style);
     svg += left.frame("training loss");
     svg += right.frame("accuracy: test (solid), training (dotted)");
     for (size_t i = curves.size(); i-- > 0;) { // the first lie on top

@@ -21,6 +21,7 @@ struct UsageError : std::runtime_error {
 };
 
 // Each adds its subcommand, which runs while app parses.
+void add_bench_command(CLI::App &app);
 void add_compile_command(CLI::App &app);
 void add_train_command(CLI::App &app);
 void add_eval_command(CLI::App &app);

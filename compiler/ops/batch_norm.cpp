@@ -239,7 +239,8 @@ static std::vector<Case> train_cases() {
     return cases_of({"[n,3] [3] [3] [1,3] [1,3]", "[n,1] [1,1] [1,1] [1,1] [1,1]",
                      "[n,3,2,5] [3] [3] [1,3,1,1] [1,3,1,1]", "[n,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1] [1,2,1,1]",
                      "[n,1,3,3] [1] [1] [1,1,1,1] [1,1,1,1]"},
-                    {{"eps", 1e-5}}, 0.5, 2);
+                    {{"eps", 1e-5}}, 0.5, 2) +
+           large(cases_of({"[n,64,56,56] [64] [64] [1,64,1,1] [1,64,1,1]"}, {{"eps", 1e-5}}, 0.5, 2));
 }
 static std::vector<Case> grad_cases() { // dy, x, mean, var, weight, dweight, dbias
     return cases_of(
@@ -280,7 +281,8 @@ const OpDef batch_norm_grad_op = {.name = "batch_norm_grad",
                                   .lower = lower_grad,
                                   .zero_batch_sum = true,
                                   .reference = grad_reference,
-                                  .cases = grad_cases};
+                                  .cases = grad_cases,
+                                  .no_gradient = made_by_gradients};
 const OpDef batch_stats_op = {.name = "batch_stats",
                               .summary = "mean and biased variance of the batch",
                               .min_inputs = 1,
@@ -288,7 +290,8 @@ const OpDef batch_stats_op = {.name = "batch_stats",
                               .infer = infer_stats,
                               .lower = lower_stats,
                               .reference = stats_reference,
-                              .cases = stats_cases};
+                              .cases = stats_cases,
+                              .no_gradient = "batch_norm_train's rule differentiates through them"};
 const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .summary = "mean and M2 of a block",
                                       .min_inputs = 1,
@@ -296,7 +299,8 @@ const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
                                       .infer = infer_stats_partial,
                                       .kernel = stats_kernel,
                                       .reference = stats_partial_reference,
-                                      .cases = stats_cases};
+                                      .cases = stats_cases,
+                                      .no_gradient = made_by_lowering};
 const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .summary = "Chan's merge of the blocks",
                                     .min_inputs = 1,
@@ -304,6 +308,7 @@ const OpDef batch_stats_merge_op = {.name = "batch_stats_merge",
                                     .infer = infer_stats_merge,
                                     .kernel = stats_merge_kernel,
                                     .reference = stats_merge_reference,
-                                    .cases = stats_merge_cases};
+                                    .cases = stats_merge_cases,
+                                    .no_gradient = made_by_lowering};
 
 } // namespace cryolite

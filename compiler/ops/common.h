@@ -18,6 +18,10 @@ ValueId per_channel(Graph &graph, ValueId vector, ValueId x, const std::string &
 // 1 / (samples in the batch * count), a run-time value of shape [].
 ValueId reciprocal_count(Graph &graph, int64_t count, const std::string &layer);
 
+// For OpDef::no_gradient.
+inline constexpr const char *made_by_gradients = "made by a gradient rule; there are no second derivatives";
+inline constexpr const char *made_by_lowering = "made by lower, behind differentiate";
+
 ValueId literal(Graph &graph, double value);
 
 // All axes of x but 1: what batch norm sums over.

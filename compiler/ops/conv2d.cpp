@@ -1,4 +1,5 @@
-// 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c,r,s], bias [k].
+// 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c/groups,r,s], bias [k]. The attribute `groups`, 1
+// where it is missing, cuts the channels into so many convolutions side by side: each sees c/groups and makes k/groups.
 #include "common.h"
 #include "conv2d_winograd.h"
 
@@ -7,15 +8,24 @@ namespace cryolite {
 static int64_t out_extent(int64_t in, int64_t window, const Node &n) {
     return (in + 2 * n.attrs.integer("padding") - window) / n.attrs.integer("stride") + 1;
 }
+static int64_t groups(const Node &n) { return n.attrs.has("groups") ? n.attrs.integer("groups") : 1; }
 static std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, const Node &node) {
-    return {{"c", text(x[1])},
-            {"h", text(x[2])},
-            {"w", text(x[3])},
-            {"k", text(w[0])},
-            {"r", text(w[2])},
-            {"s", text(w[3])},
-            {"stride", text(node.attrs.integer("stride"))},
-            {"padding", text(node.attrs.integer("padding"))}};
+    std::map<std::string, std::string> result{{"c", text(x[1])},
+                                              {"h", text(x[2])},
+                                              {"w", text(x[3])},
+                                              {"k", text(w[0])},
+                                              {"r", text(w[2])},
+                                              {"s", text(w[3])},
+                                              {"stride", text(node.attrs.integer("stride"))},
+                                              {"padding", text(node.attrs.integer("padding"))}};
+    if (groups(node) > 1) result["groups"] = text(groups(node));
+    return result;
+}
+// Kernels see the groups of a block as blocks of fewer channels, one after another (kernels.md).
+static KernelArg in_groups(KernelArg arg, const Node &node) {
+    arg.extents.at(3) /= groups(node);
+    arg.extents.at(4) *= groups(node);
+    return arg;
 }
 static double flops(const Shape &w, const Shape &y, const KernelContext &context) {
     return 2.0 * double(context.lanes) * double(w.elements()) * double(y[2] * y[3]);
@@ -24,7 +34,13 @@ static double flops(const Shape &w, const Shape &y, const KernelContext &context
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
     if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
-    if (w.rank() != 4 || w[1] != x[1]) compile_error(n, "input " + x.text() + " does not fit weight " + w.text());
+    if (w.rank() != 4) compile_error(n, "the weight must be [k, c, r, s], not " + w.text());
+    if (groups(n) < 1 || x[1] % groups(n) || w[0] % groups(n))
+        compile_error(n, "groups " + text(groups(n)) + " does not divide the channels of input " + x.text() +
+                             " and weight " + w.text());
+    if (w[1] != x[1] / groups(n))
+        compile_error(n, "input " + x.text() + (groups(n) > 1 ? " in " + text(groups(n)) + " groups" : "") +
+                             " does not fit weight " + w.text());
     if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
         compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
     int64_t padding = n.attrs.integer("padding"), stride = n.attrs.integer("stride");
@@ -59,7 +75,8 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .flops = flops(w, g.shape(n.outputs[0]), context)};
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
-    kernel.args.push_back(output_arg(g, n, 0, context));
+    kernel.args.push_back(in_groups(output_arg(g, n, 0, context), n));
+    kernel.args[0] = in_groups(kernel.args[0], n);
     return kernel;
 }
 
@@ -69,6 +86,7 @@ template <typename F, typename Outside>
 static void each_tap(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &w,
                      const std::vector<int64_t> &y, F f, Outside outside) {
     int64_t stride = node.attrs.integer("stride"), padding = node.attrs.integer("padding");
+    int64_t outputs = y[1] / groups(node); // of a group
     for (int64_t n = 0; n < y[0]; n++)
         for (int64_t k = 0; k < y[1]; k++)
             for (int64_t i = 0; i < y[2]; i++)
@@ -82,7 +100,8 @@ static void each_tap(const Node &node, const std::vector<int64_t> &x, const std:
                                 if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3])
                                     outside(weight, result);
                                 else
-                                    f(size_t(((n * x[1] + c) * x[2] + yy) * x[3] + xx), weight, result);
+                                    f(size_t(((n * x[1] + k / outputs * w[1] + c) * x[2] + yy) * x[3] + xx), weight,
+                                      result);
                             }
 }
 static void reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
@@ -124,7 +143,8 @@ static void partial_reference(const Graph &, const Node &node, const Inputs &in,
 }
 
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
-    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
+    return {{Shape{Shape::batch, g.shape(n.inputs[1])[1] * groups(n), n.attrs.integer("h"), n.attrs.integer("w")},
+             Type::f32}};
 }
 static void lower_input(Rewriter &r, const Node &n, const KernelContext &context) {
     if (!lower_conv2d_grad_input_to_winograd(r, n, context)) r.copy(n);
@@ -133,11 +153,13 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
     const Shape &w = g.shape(n.inputs[1]);
     return {.generator = "conv2d_grad_input",
             .parameters = parameters(g.shape(n.outputs[0]), w, n),
-            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
+            .args = {in_groups(input_arg(g, n, 0, context), n), input_arg(g, n, 1, context),
+                     in_groups(output_arg(g, n, 0, context), n)},
             .flops = flops(w, g.shape(n.inputs[0]), context)};
 }
 static Shape weight_shape(const Graph &g, const Node &n) {
-    return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1], n.attrs.integer("r"), n.attrs.integer("s")};
+    return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1] / groups(n), n.attrs.integer("r"),
+                 n.attrs.integer("s")};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
 static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
@@ -153,9 +175,12 @@ static std::vector<ValueType> infer_weight_partial(const Graph &g, const Node &n
     return {{shape, Type::f32}};
 }
 static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
+    KernelArg dw = output_arg(g, n, 0, context);
+    dw.extents.at(3) /= groups(n);
+    dw.extents.push_back(groups(n));
     return {.generator = "conv2d_grad_weight",
             .parameters = parameters(g.shape(n.inputs[0]), weight_shape(g, n), n),
-            .args = {input_arg(g, n, 0, context), input_arg(g, n, 1, context), output_arg(g, n, 0, context)},
+            .args = {in_groups(input_arg(g, n, 0, context), n), in_groups(input_arg(g, n, 1, context), n), dw},
             .flops = flops(weight_shape(g, n), g.shape(n.inputs[1]), context)};
 }
 
@@ -164,6 +189,7 @@ struct ConvCase {
     const char *x, *weight, *y;
     int64_t stride, padding;
     bool large = false;
+    int64_t groups = 1;
 };
 const ConvCase conv_cases[] = {
     {"[n,2,5,5]", "[3,2,5,5]", "[n,3,1,1]", 1, 0}, // window = input
@@ -179,11 +205,26 @@ const ConvCase conv_cases[] = {
     {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true}, // primes
     {"[n,32,14,14]", "[32,32,3,3]", "[n,32,14,14]", 1, 1, true},
     {"[n,1,23,23]", "[4,1,11,11]", "[n,4,4,4]", 4, 0, true},
+    {"[n,4,4,5]", "[6,2,3,3]", "[n,6,4,5]", 1, 1, false, 2},
+    {"[n,6,5,3]", "[3,2,2,1]", "[n,3,3,3]", 2, 1, false, 3}, // one output channel a group
+    {"[n,3,4,4]", "[3,1,3,3]", "[n,3,4,4]", 1, 1, false, 3}, // depthwise
+    {"[n,2,5,5]", "[6,1,3,3]", "[n,6,3,3]", 2, 1, false, 2}, // and with three outputs a channel
+    {"[n,2,1,1]", "[2,1,3,3]", "[n,2,1,1]", 1, 1, false, 2},
+    {"[n,2,2,2]", "[4,1,1,1]", "[n,4,3,3]", 3, 3, false, 2},
+    {"[n,3,4,7]", "[3,1,2,2]", "[n,3,2,3]", 2, 0, false, 3},
+    {"[n,12,14,13]", "[12,1,3,3]", "[n,12,14,13]", 1, 1, true, 12},
+    {"[n,12,13,14]", "[12,1,3,3]", "[n,12,7,7]", 2, 1, true, 12},
+    {"[n,5,17,19]", "[10,1,5,5]", "[n,10,17,19]", 1, 2, true, 5},
+    {"[n,36,9,9]", "[60,9,3,3]", "[n,60,9,9]", 1, 1, true, 4},
+    {"[n,3,112,112]", "[64,3,7,7]", "[n,64,56,56]", 2, 3, true},   // ResNet's first,
+    {"[n,256,14,14]", "[256,256,3,3]", "[n,256,7,7]", 2, 1, true}, // and a late one
 };
 static std::vector<Case> each_case(Case (*make)(const ConvCase &, Attrs)) {
     std::vector<Case> cases;
     for (const ConvCase &c : conv_cases) {
-        cases.push_back(make(c, {{"stride", c.stride}, {"padding", c.padding}}));
+        Attrs attrs{{"stride", c.stride}, {"padding", c.padding}};
+        if (c.groups > 1) attrs.map["groups"] = c.groups;
+        cases.push_back(make(c, attrs));
         cases.back().large = c.large;
     }
     return cases;
@@ -193,6 +234,7 @@ static std::vector<Case> cases() {
         [](const ConvCase &c, Attrs attrs) { return case_of(c.x + std::string(" ") + c.weight, std::move(attrs)); });
     for (size_t i = 0, plain = cases.size(); i < plain; i++) { // and with a bias
         Case c = cases[i];
+        if (c.inputs[1].shape.elements() > 100000) continue; // takes long enough once
         c.inputs.push_back({Shape{c.inputs[1].shape[0]}, Type::f32});
         cases.push_back(std::move(c));
     }
@@ -235,7 +277,8 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
-                                    .cases = input_cases};
+                                    .cases = input_cases,
+                                    .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .summary = "gradient of conv2d for its weight",
                                      .min_inputs = 2,
@@ -243,7 +286,8 @@ const OpDef conv2d_grad_weight_op = {.name = "conv2d_grad_weight",
                                      .infer = infer_weight,
                                      .lower = lower_weight,
                                      .reference = weight_reference,
-                                     .cases = weight_cases};
+                                     .cases = weight_cases,
+                                     .no_gradient = made_by_gradients};
 const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial",
                                              .summary = "the same for one block",
                                              .min_inputs = 2,
@@ -252,6 +296,7 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .kernel = kernel_weight,
                                              .masked_input = 1,
                                              .reference = partial_reference,
-                                             .cases = weight_cases};
+                                             .cases = weight_cases,
+                                             .no_gradient = made_by_lowering};
 
 } // namespace cryolite

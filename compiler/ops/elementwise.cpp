@@ -114,8 +114,9 @@ static Ids tanh_gradient(Graph &g, const Node &n, const Ids &dy) {
     ValueId square = g.add1("square", {n.outputs[0]}, {}, n.layer);
     return {mul(g, dy[0], g.add1("sub", {literal(g, 1), square}, {}, n.layer), n)};
 }
+// Of the result, which is positive or NaN where x is, and often stored where x is not.
 static Ids relu_gradient(Graph &g, const Node &n, const Ids &dy) {
-    return {g.add1("relu_grad", {dy[0], n.inputs[0]}, {}, n.layer)};
+    return {g.add1("relu_grad", {dy[0], n.outputs[0]}, {}, n.layer)};
 }
 static Ids no_gradient(Graph &, const Node &n, const Ids &) { return Ids(n.inputs.size(), no_value); }
 
@@ -139,8 +140,11 @@ static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x < 0 ? 0 : x; }
 
-static std::vector<Case> unary_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, -2, 2); }
-static std::vector<Case> positive_cases() { return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, 0.5, 2); }
+static std::vector<Case> unary_cases_between(double low, double high) {
+    return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, low, high) + large(cases_of({"[n,64,56,56]"}, {}, low, high));
+}
+static std::vector<Case> unary_cases() { return unary_cases_between(-2, 2); }
+static std::vector<Case> positive_cases() { return unary_cases_between(0.5, 2); }
 static std::vector<Case> binary_cases() {
     return cases_of({"[n,3,2,5] [n,3,2,5]", "[n,3,2,5] [1,3,1,1]", "[1,3,1,1] [n,3,2,5]", "[n,1] [1,5]", "[n,3] []",
                      "[] [n,3]", "[] []", "[7] [1]", "[n,3] [n,3]"},
@@ -157,7 +161,7 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
         r.bind(y, r.to.add1("mask", {r.map[size_t(y)]}, {}, n.layer, n.source));
 }
 
-#define CRYO_UNARY(name_, padding_, lower_, cases_)                                                                    \
+#define CRYO_UNARY(name_, work_, padding_, lower_, cases_)                                                             \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "elementwise " #name_,                                                        \
@@ -167,22 +171,24 @@ static void lower_masked(Rewriter &r, const Node &n, const KernelContext &) {
                               .gradient = name_##_gradient,                                                            \
                               .lower = lower_,                                                                         \
                               .statement = #name_,                                                                     \
+                              .work = work_,                                                                           \
                               .padding = padding_,                                                                     \
                               .reference = unary_reference<name_##_of>,                                                \
                               .cases = cases_};
-CRYO_UNARY(abs, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(exp, Padding::garbage, lower_masked, unary_cases)
-CRYO_UNARY(log, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(neg, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(reciprocal, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(relu, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(rsqrt, Padding::garbage, lower_masked, positive_cases)
-CRYO_UNARY(sigmoid, Padding::garbage, nullptr, unary_cases)
-CRYO_UNARY(sqrt, Padding::if_all, lower_masked, positive_cases)
-CRYO_UNARY(square, Padding::if_all, nullptr, unary_cases)
-CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(abs, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(exp, 8, Padding::garbage, lower_masked, unary_cases)
+CRYO_UNARY(log, 10, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(neg, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(reciprocal, 4, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(relu, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(rsqrt, 6, Padding::garbage, lower_masked, positive_cases)
+CRYO_UNARY(sigmoid, 10, Padding::garbage, nullptr, unary_cases)
+CRYO_UNARY(sqrt, 6, Padding::if_all, lower_masked, positive_cases)
+CRYO_UNARY(square, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(tanh, 10, Padding::if_all, nullptr, unary_cases)
 
-#define CRYO_BINARY(name_, of_, gradient_, padding_, lower_, cases_)                                                   \
+#define CRYO_BINARY(...) CRYO_BINARY_FLAT(__VA_ARGS__, nullptr)
+#define CRYO_BINARY_FLAT(name_, of_, gradient_, padding_, lower_, cases_, why_)                                        \
     extern const OpDef name_##_op;                                                                                     \
     const OpDef name_##_op = {.name = #name_,                                                                          \
                               .summary = "broadcasting " #name_,                                                       \
@@ -194,14 +200,15 @@ CRYO_UNARY(tanh, Padding::if_all, nullptr, unary_cases)
                               .statement = #name_,                                                                     \
                               .padding = padding_,                                                                     \
                               .reference = binary_reference<of_>,                                                      \
-                              .cases = cases_};
+                              .cases = cases_,                                                                         \
+                              .no_gradient = why_};
 CRYO_BINARY(add, add_of, add_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(div, div_of, div_gradient, Padding::garbage, lower_masked, binary_cases)
-CRYO_BINARY(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr, binary_cases)
+CRYO_BINARY_FLAT(greater_equal, ge_of, no_gradient, Padding::garbage, nullptr, binary_cases, "a step: flat")
 CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr, binary_cases)
-CRYO_BINARY(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases)
+CRYO_BINARY_FLAT(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases, made_by_gradients)
 CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr, binary_cases)
 
 // ---- broadcast, mask, uniform
@@ -294,6 +301,7 @@ const OpDef uniform_op = {.name = "uniform",
                           .infer = infer_uniform,
                           .statement = "uniform(block, $0)",
                           .reference = uniform_reference,
-                          .cases = uniform_cases};
+                          .cases = uniform_cases,
+                          .no_gradient = "random numbers"};
 
 } // namespace cryolite

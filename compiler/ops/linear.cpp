@@ -99,7 +99,8 @@ static void weight_reference(const Graph &, const Node &, const Inputs &in, cons
 
 static std::vector<Case> cases() {
     return cases_of({"[n,5] [3,5] [3]", "[n,1] [1,1]", "[n,7] [1,7] [1]", "[n,64] [8,64]"}) +
-           large(cases_of({"[n,784] [256,784] [256]", "[n,257] [101,257] [101]", "[n,1031] [1,1031]"}));
+           large(cases_of({"[n,784] [256,784] [256]", "[n,257] [101,257] [101]", "[n,1031] [1,1031]",
+                           "[n,4096] [1000,4096] [1000]"}));
 }
 static std::vector<Case> input_cases() {
     return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]", "[n,101] [101,257]"});
@@ -129,7 +130,8 @@ const OpDef linear_grad_input_op = {.name = "linear_grad_input",
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
-                                    .cases = input_cases};
+                                    .cases = input_cases,
+                                    .no_gradient = made_by_gradients};
 const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .summary = "gradient of linear for its weight",
                                      .min_inputs = 2,
@@ -137,7 +139,8 @@ const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .infer = infer_weight,
                                      .lower = lower_weight,
                                      .reference = weight_reference,
-                                     .cases = weight_cases};
+                                     .cases = weight_cases,
+                                     .no_gradient = made_by_gradients};
 const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .summary = "the same from rows, tile by tile",
                                            .min_inputs = 2,
@@ -146,7 +149,8 @@ const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .kernel = kernel_tiles,
                                            .masked_input = 1,
                                            .reference = weight_reference,
-                                           .cases = tile_cases};
+                                           .cases = tile_cases,
+                                           .no_gradient = made_by_lowering};
 
 // ---- pack and unpack
 static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {
@@ -189,7 +193,8 @@ const OpDef pack_op = {.name = "pack",
                        .kernel = pack_kernel,
                        .padding = Padding::zero,
                        .reference = copy_reference,
-                       .cases = pack_cases};
+                       .cases = pack_cases,
+                       .no_gradient = made_by_lowering};
 const OpDef unpack_op = {.name = "unpack",
                          .summary = "lanes into rows of samples",
                          .min_inputs = 1,
@@ -197,6 +202,7 @@ const OpDef unpack_op = {.name = "unpack",
                          .infer = infer_unpack,
                          .kernel = unpack_kernel,
                          .reference = copy_reference,
-                         .cases = unpack_cases};
+                         .cases = unpack_cases,
+                         .no_gradient = made_by_lowering};
 
 } // namespace cryolite

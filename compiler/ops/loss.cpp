@@ -95,9 +95,12 @@ static void select_dropout(Rewriter &r, const Node &n, Mode mode) {
     r.bind(n.outputs[0], g.add1("mul", {scaled, kept}, {}, n.layer, n.source));
 }
 
-static std::vector<Case> softmax_cases() { return cases_of({"[n,5]", "[n,1]", "[n,7]"}, {}, -3, 3); }
+static std::vector<Case> softmax_cases() {
+    return cases_of({"[n,5]", "[n,1]", "[n,7]"}, {}, -3, 3) + large(cases_of({"[n,1000]"}, {}, -3, 3));
+}
 static std::vector<Case> loss_cases() {
-    std::vector<Case> cases = cases_of({"[n,7]", "[n,2]", "[n,1]"}, {}, -3, 3);
+    std::vector<Case> cases =
+        cases_of({"[n,7]", "[n,2]", "[n,1]"}, {}, -3, 3) + large(cases_of({"[n,1000]"}, {}, -3, 3));
     for (Case &c : cases) c.inputs.push_back({Shape{Shape::batch}, Type::i32});
     return cases;
 }

@@ -1,6 +1,7 @@
 // A fused kernel: a program of statements over its inputs, made by the fuse pass (generators/kernels.md, "Programs").
 //
-// attributes: program, the text; scalars, its int32 arguments; outputs, the shapes of its results.
+// attributes: program, the text; scalars, its int32 arguments; outputs, the shapes of its results; work, its time per
+// element in units of an addition; late, when its only reader is in a later phase and it is to run there.
 #include "../program_text.h"
 #include "common.h"
 

@@ -88,9 +88,17 @@ static std::vector<Case> pool_cases() {
     auto of = [](const char *shape, int64_t window, int64_t stride, int64_t padding) {
         return case_of(shape, {{"window", window}, {"stride", stride}, {"padding", padding}});
     };
-    return {of("[n,2,5,5]", 5, 5, 0), of("[n,1,7,5]", 2, 3, 0), of("[n,2,5,7]", 3, 2, 1), of("[n,3,4,4]", 3, 1, 1),
-            of("[n,3,1,1]", 1, 1, 0), of("[n,1,1,1]", 2, 2, 1), of("[n,1,5,5]", 2, 2, 0), of("[n,1,7,7]", 7, 7, 0),
-            of("[n,2,8,8]", 4, 4, 0), of("[n,1,9,9]", 5, 1, 2)};
+    return {of("[n,2,5,5]", 5, 5, 0),
+            of("[n,1,7,5]", 2, 3, 0),
+            of("[n,2,5,7]", 3, 2, 1),
+            of("[n,3,4,4]", 3, 1, 1),
+            of("[n,3,1,1]", 1, 1, 0),
+            of("[n,1,1,1]", 2, 2, 1),
+            of("[n,1,5,5]", 2, 2, 0),
+            of("[n,1,7,7]", 7, 7, 0),
+            of("[n,2,8,8]", 4, 4, 0),
+            of("[n,1,9,9]", 5, 1, 2),
+            large({of("[n,64,56,56]", 3, 2, 1)})[0]};
 }
 // Of the same windows: dy, or dy, x and y.
 static std::vector<Case> pool_grad_cases(bool max) {
@@ -130,7 +138,8 @@ const OpDef avg_pool2d_grad_op = {.name = "avg_pool2d_grad",
                                   .statement = "avg_pool2d_grad",
                                   .padding = Padding::if_all,
                                   .reference = avg_grad_reference,
-                                  .cases = avg_grad_cases};
+                                  .cases = avg_grad_cases,
+                                  .no_gradient = made_by_gradients};
 const OpDef max_pool2d_op = {.name = "max_pool2d",
                              .summary = "largest of each window; NaN stays",
                              .min_inputs = 1,
@@ -147,6 +156,7 @@ const OpDef max_pool2d_grad_op = {.name = "max_pool2d_grad",
                                   .infer = infer_max_grad,
                                   .statement = "max_pool2d_grad",
                                   .reference = max_grad_reference,
-                                  .cases = max_grad_cases};
+                                  .cases = max_grad_cases,
+                                  .no_gradient = made_by_gradients};
 
 } // namespace cryolite

@@ -149,7 +149,8 @@ const OpDef partial_sum_op = {.name = "partial_sum",
                               .statement = "sum",
                               .masked_input = 0,
                               .reference = partial_reference,
-                              .cases = partial_cases};
+                              .cases = partial_cases,
+                              .no_gradient = made_by_lowering};
 
 static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) {
     Shape shape(node.attrs.list("shape"));
@@ -190,7 +191,8 @@ const OpDef sum_merge_op = {.name = "sum_merge",
                             .infer = infer_merge,
                             .kernel = merge_kernel,
                             .reference = merge_reference,
-                            .cases = merge_cases};
+                            .cases = merge_cases,
+                            .no_gradient = made_by_lowering};
 
 static std::vector<ValueType> infer_reshape(const Graph &graph, const Node &node) {
     Shape from = graph.shape(node.inputs[0]), to(node.attrs.list("shape"));

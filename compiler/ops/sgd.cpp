@@ -77,6 +77,7 @@ const OpDef sgd_op = {.name = "sgd",
                       .infer = infer,
                       .kernel = kernel,
                       .reference = reference,
-                      .cases = cases};
+                      .cases = cases,
+                      .no_gradient = "an update, behind the gradients"};
 
 } // namespace cryolite

@@ -1,14 +1,13 @@
 // Statements become pointwise kernels: what is stored, what is recomputed, which results share a kernel.
 //
-// A value is stored only where a kernel that is no statement reads it, an effect or an alias does, or a block-level
-// statement reads a whole one. Everything else is inlined into its readers, again and again if need be: an activation
-// that backward needs is recomputed from the batch-wide value before it, which costs less than storing and reading it.
+// What is stored, stored.cpp decides. Everything else is inlined into its readers, again and again: an activation that
+// backward needs is recomputed from the batch-wide value before it, where that costs less than storing and reading it.
 //
 // Results share a kernel when one loop makes them all: sums with equal axes of equal shape in the same phase, and whole
 // values of equal shape at the same barrier. Updates of states stay alone, so that they can be made in place.
 #include "../passes.h"
 #include "../program_text.h"
-#include "../times.h"
+#include "../stored.h"
 
 #include <algorithm>
 #include <map>
@@ -19,51 +18,25 @@ namespace cryolite {
 
 namespace {
 
-bool is_literal(const Node &node) { return node.op == find_op("constant"); }
-
-bool is_sum(const Node &node) { return node.op->statement && std::string(node.op->statement) == "sum"; }
-
-// Values that get storage of their own.
-std::vector<bool> find_stored(const Graph &graph) {
-    std::vector<bool> stored(graph.values.size(), false);
-    for (const Node &node : graph.nodes) {
-        if (!node.op->statement) {
-            for (ValueId v : node.inputs) stored[size_t(v)] = true;
-            for (ValueId v : node.outputs) stored[size_t(v)] = !is_literal(node) || stored[size_t(v)];
-            continue;
-        }
-        for (ValueId v : node.inputs)
-            if (graph.shape(node.outputs[0]).per_block() && !graph.shape(v).per_block()) stored[size_t(v)] = true;
-        if (is_sum(node)) stored[size_t(node.outputs[0])] = true;
-    }
-    for (const Node &node : graph.nodes)
-        if (is_literal(node)) stored[size_t(node.outputs[0])] = false;
-    return stored;
-}
-
 // One kernel of the result: a node of the old graph, or statements that share a loop.
 struct Unit {
     std::vector<int> nodes; // indices of the old graph, ascending
     bool pointwise = false;
+    std::set<ValueId> remade = {}; // stored values that it computes anew
+    double work = 0;               // per element, in units of an addition
 };
 
 // Stored statements that may share a kernel have equal keys; an empty key shares with none.
 std::string sharing_key(const Graph &graph, const Times &times, int index, bool share_whole) {
     const Node &node = graph.nodes[size_t(index)];
+    if (std::string sums = sum_key(graph, times, index); !sums.empty()) return sums;
     std::string time = std::to_string(times.when[size_t(index)]);
-    if (is_sum(node) && graph.shape(node.outputs[0])[0] == Shape::blocks) {
-        std::string axes;
-        for (int64_t axis : node.attrs.list("axes")) axes += " " + std::to_string(axis);
-        return "sum" + axes + " of " + graph.shape(node.inputs[0]).text() + " in phase " + time;
-    }
     if (share_whole && times.space[size_t(index)] == Space::tail && !times.update[size_t(index)] && !is_sum(node))
         return "whole " + graph.shape(node.outputs[0]).text() + " at barrier " + time;
     return "";
 }
 
-std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, const KernelContext &context,
-                        bool share_whole) {
-    Times times = schedule_times(graph, context);
+std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, const Times &times, bool share_whole) {
     std::vector<Unit> units;
     std::map<std::string, size_t> shared; // sharing key -> unit
     for (int i = 0; i < int(graph.nodes.size()); i++) {
@@ -81,7 +54,19 @@ std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, con
             }
         }
     }
+    for (Unit &unit : units) {
+        if (!unit.pointwise) continue;
+        KernelReads reads = find_reads(graph, unit.nodes, stored);
+        unit.remade = std::move(reads.remade);
+        unit.work = reads.work;
+    }
     return units;
+}
+
+// What counts as stored for a unit.
+std::vector<bool> stored_for(const Unit &unit, std::vector<bool> stored) {
+    for (ValueId v : unit.remade) stored[size_t(v)] = false;
+    return stored;
 }
 
 // The stored values and literals that a unit reads from outside itself.
@@ -105,7 +90,8 @@ struct UnitReads {
 };
 
 std::vector<ValueId> reads_of(const Graph &graph, const std::vector<bool> &stored, const Unit &unit) {
-    UnitReads walk{graph, stored, {}, {}, {}};
+    const std::vector<bool> own = stored_for(unit, stored);
+    UnitReads walk{graph, own, {}, {}, {}};
     if (!unit.pointwise) return graph.nodes[size_t(unit.nodes[0])].inputs;
     walk.members.insert(unit.nodes.begin(), unit.nodes.end());
     for (int i : unit.nodes)
@@ -149,12 +135,13 @@ std::vector<size_t> topological_order(const Graph &graph, const std::vector<bool
 } // namespace
 
 Graph fuse(const Graph &graph, const PassContext &context) {
-    std::vector<bool> stored = find_stored(graph);
-    std::vector<Unit> units = group(graph, stored, context.kernel, true);
+    const Times times = schedule_times(graph, context.kernel);
+    std::vector<bool> stored = find_stored(graph, times);
+    std::vector<Unit> units = group(graph, stored, times, true);
     std::vector<size_t> order = topological_order(graph, stored, units);
     if (order.size() != units.size()) {
         // Whole values of one shape can need one of another shape in between; sharing then makes a circle.
-        units = group(graph, stored, context.kernel, false);
+        units = group(graph, stored, times, false);
         order = topological_order(graph, stored, units);
         if (order.size() != units.size()) throw InternalError("fuse: kernels depend on each other in a circle");
     }
@@ -166,10 +153,11 @@ Graph fuse(const Graph &graph, const PassContext &context) {
             if (!is_literal(first)) rewriter.copy(first);
             continue;
         }
-        ProgramText text = write_program(graph, unit.nodes, stored);
+        ProgramText text = write_program(graph, unit.nodes, stored_for(unit, stored));
         std::vector<ValueId> inputs, outputs;
         for (ValueId v : text.inputs) inputs.push_back(rewriter.map[size_t(v)]);
-        Attrs attrs{{"program", text.program}, {"scalars", text.scalars}, {"outputs", text.output_types}};
+        Attrs attrs{
+            {"program", text.program}, {"scalars", text.scalars}, {"outputs", text.output_types}, {"work", unit.work}};
         outputs = rewriter.to.add("pointwise", inputs, attrs, first.layer, first.source);
         for (size_t i = 0; i < unit.nodes.size(); i++)
             rewriter.bind(graph.nodes[size_t(unit.nodes[i])].outputs[0], outputs[i]);
