@@ -38,9 +38,14 @@ set(generator_sources
     generators/program.cpp
     generators/reduce_generator.cpp
     generators/schedule.cpp
+    generators/scratch.cpp
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
+    generators/winograd.cpp
+    generators/winograd_generator.cpp
+    generators/winograd_grad_generator.cpp
+    generators/winograd_transform.cpp
 )
 
 set(compiler_sources
@@ -63,6 +68,8 @@ set(compiler_sources
     compiler/ops/common.cpp
     compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
+    compiler/ops/conv2d_winograd.cpp
+    compiler/ops/conv2d_winograd_grad.cpp
     compiler/ops/elementwise.cpp
     compiler/ops/grammar.cpp
     compiler/ops/linear.cpp
@@ -171,6 +178,7 @@ set(model_test_sources
     tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
+    tests/winograd_test.cpp
 )
 
 # What tests share, and programs that tests run.

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <set>
 
 namespace cryolite {
@@ -33,11 +34,12 @@ struct Planner {
     Times times;
     Plan plan;
 
-    std::vector<View> views;      // by ValueId
-    std::vector<Storage> storage; // by root
-    std::vector<bool> fixed;      // by root: lies outside arena and scratch
-    std::vector<int> order;       // nodes with code, in the order of their steps
-    std::vector<int> copies;      // assign nodes whose value could not be made in place
+    std::vector<View> views;                // by ValueId
+    std::vector<Storage> storage;           // by root
+    std::vector<bool> fixed;                // by root: lies outside arena and scratch
+    std::vector<int> order;                 // nodes with code, in the order of their steps
+    std::vector<int> copies;                // assign nodes whose value could not be made in place
+    std::map<int, int64_t> private_scratch; // by node: offset of what its kernel asks for
 
     Planner(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context)
         : graph(graph), parameters(parameters), context(context), times(schedule_times(graph, context)) {
@@ -183,14 +185,24 @@ struct Planner {
                 arena_values.push_back(v);
             }
         }
+        std::vector<int> scratch_nodes; // kernels with scratch of their own, after the values
+        for (int step = 0; step < int(order.size()); step++) {
+            const Node &node = graph.nodes[size_t(order[size_t(step)])];
+            const int64_t elements = node.op->kernel ? node.op->kernel(graph, node, context).scratch : 0;
+            if (elements == 0) continue;
+            scratch.push_back({4 * elements, step, step});
+            scratch_nodes.push_back(order[size_t(step)]);
+        }
         plan.arena_bytes = pack_lifetimes(arena, CRYO_ALIGNMENT);
         plan.arena_peak = peak_bytes(arena, CRYO_ALIGNMENT);
         plan.scratch_bytes = pack_lifetimes(scratch, CRYO_ALIGNMENT);
         for (size_t i = 0; i < arena.size(); i++)
             storage[size_t(arena_values[i])] = {CRYO_REGION_ARENA, arena[i].offset,
                                                 graph.shape(arena_values[i]).per_block() ? bytes(arena_values[i]) : 0};
-        for (size_t i = 0; i < scratch.size(); i++)
+        for (size_t i = 0; i < scratch_values.size(); i++)
             storage[size_t(scratch_values[i])] = {CRYO_REGION_SCRATCH, scratch[i].offset, 0};
+        for (size_t i = 0; i < scratch_nodes.size(); i++)
+            private_scratch[scratch_nodes[i]] = scratch[scratch_values.size() + i].offset;
     }
 
     PlanArg make_arg(const Node &node, const KernelArg &arg) const {
@@ -225,7 +237,8 @@ struct Planner {
         return spec;
     }
 
-    PlanStep make_step(const Node &node) const {
+    PlanStep make_step(int index) const {
+        const Node &node = graph.nodes[size_t(index)];
         Kernel kernel = node.op->kernel(graph, node, context);
         PlanStep step{.layer = node.layer,
                       .kernel = spec(kernel),
@@ -234,6 +247,12 @@ struct Planner {
                       .flops = kernel.flops,
                       .outputs = 0};
         for (const KernelArg &arg : kernel.args) {
+            if (arg.kind == KernelArg::scratch) {
+                step.args.push_back({.region = CRYO_REGION_SCRATCH,
+                                     .offset = private_scratch.at(index),
+                                     .dims = {{kernel.scratch, 1}}});
+                continue;
+            }
             step.outputs += arg.kind == KernelArg::output;
             step.args.push_back(make_arg(node, arg));
             if (step.args.back().kind != CRYO_ARG_BUFFER) continue;
@@ -269,7 +288,7 @@ struct Planner {
             (space == Space::block  ? phase.block
              : space == Space::tile ? phase.tile
                                     : phase.tail)
-                .push_back(make_step(node));
+                .push_back(make_step(i));
         }
         // After every update, since those may read the old states.
         for (int assign : copies) plan.phases.back().tail.push_back(make_copy(graph.nodes[size_t(assign)]));

@@ -81,7 +81,7 @@ Json describe(const Network &network, const CompileOptions &options) {
     Json plans = Json::array();
     ParameterTable parameters = layout_parameters(network.graph());
     for (Mode mode : modes) {
-        KernelContext kernel{target.lanes, options.batch};
+        KernelContext kernel{target.lanes, options.batch, network.math()};
         Graph graph = run_pipeline(network.graph(), {mode, network.optimizer(), kernel});
         if (mode == Mode::train) parameters = layout_parameters(graph); // and the optimizer's
         plans.push_back(plan_json(make_plan(graph, mode, parameters, kernel)));
