@@ -16,8 +16,13 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"rematerialize", rematerialize}, // of kernels: after fuse
     };
     static const std::vector<Pass> infer = {
-        {"select_mode", select_mode},   {"simplify", simplify},         {"lower", lower},
-        {"simplify_lowered", simplify}, {"mask_padding", mask_padding}, {"fuse", fuse},
+        {"select_mode", select_mode},
+        {"simplify", simplify},
+        {"fold_channels", fold_channels}, // of whole ops, without what simplify takes from between them
+        {"lower", lower},
+        {"simplify_lowered", simplify},
+        {"mask_padding", mask_padding},
+        {"fuse", fuse},
     };
     return mode == Mode::train ? train : infer;
 }
