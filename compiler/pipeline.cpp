@@ -12,6 +12,7 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"lower", lower},
         {"simplify_lowered", simplify}, // what several ops' lowerings have in common
         {"mask_padding", mask_padding}, // after lower, where sums over samples are explicit
+        {"place_concats", place_concats},
         {"fuse", fuse},
         {"rematerialize", rematerialize}, // of kernels: after fuse
     };
@@ -22,6 +23,7 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"lower", lower},
         {"simplify_lowered", simplify},
         {"mask_padding", mask_padding},
+        {"place_concats", place_concats},
         {"fuse", fuse},
     };
     return mode == Mode::train ? train : infer;

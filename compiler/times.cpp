@@ -19,7 +19,8 @@ static std::vector<bool> find_updates(const Graph &graph) {
         const Node &node = graph.nodes[i];
         for (ValueId v : node.inputs) {
             read[size_t(v)] = true;
-            bool passes = is_assigned(node, v) || (node.op->alias && only_assigned[size_t(node.outputs[0])]);
+            bool passes =
+                is_assigned(node, v) || (node.op->place == Place::same && only_assigned[size_t(node.outputs[0])]);
             if (!passes) only_assigned[size_t(v)] = false;
         }
     }
@@ -87,7 +88,8 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
         if (space == Space::none)
             for (ValueId v : node.outputs)
                 if (graph.shape(v).per_block()) t = std::max(t, 0);
-        for (ValueId v : node.outputs) times.time[size_t(v)] = t;
+        // Tiles of a value that every block reads part of are together when the phase is over.
+        for (ValueId v : node.outputs) times.time[size_t(v)] = t + (space == Space::tile && graph.shape(v).per_block());
         times.space.push_back(space);
         times.when.push_back(t);
         if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);
@@ -115,7 +117,7 @@ std::vector<bool> depends_on_stored(const Graph &graph) {
     for (const Node &node : graph.nodes) {
         bool all = node.op == find_op("parameter") || node.op == find_op("state") || node.op == find_op("constant");
         // Statements and what is made of them: other kernels sum over a batch.
-        if (!all && (node.op->statement || node.op->alias || node.op == find_op("pointwise")))
+        if (!all && (node.op->statement || node.op->place == Place::same || node.op == find_op("pointwise")))
             all = (!node.inputs.empty() || node.op == find_op("pointwise")) && !takes_scalars(node) &&
                   std::all_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) { return stored[size_t(v)]; });
         for (ValueId v : node.outputs) stored[size_t(v)] = all && !graph.shape(v).per_block();
