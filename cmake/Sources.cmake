@@ -80,6 +80,7 @@ set(compiler_sources
     compiler/ops/sgd.cpp
     compiler/passes/apply_optimizer.cpp
     compiler/passes/differentiate.cpp
+    compiler/passes/fold_channels.cpp
     compiler/passes/fuse.cpp
     compiler/passes/lower.cpp
     compiler/passes/mask_padding.cpp
@@ -169,6 +170,7 @@ set(model_test_sources
     tests/batch_norm_test.cpp
     tests/check_finite_test.cpp
     tests/determinism_test.cpp
+    tests/folding_test.cpp
     tests/guard_pages_test.cpp
     tests/onnx_nodes_test.cpp
     tests/op_kernels_test.cpp

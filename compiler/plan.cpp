@@ -114,18 +114,47 @@ struct Planner {
         }
     }
 
-    // Phase 0 is a prologue with only a tail when something is made at barrier -1.
+    // What is made at barrier -1 has phases with only a tail before all others: what can be prepared, then the rest.
+    std::vector<bool> prepared; // by node
     bool has_prologue = false;
-    int plan_phase(int when) const { return when + (has_prologue ? 1 : 0); }
+    int plan_phase(int node) const {
+        int before = int(plan.prepared_phases) + (has_prologue ? 1 : 0);
+        return prepared[size_t(node)] ? 0 : times.when[size_t(node)] + before;
+    }
+
+    // Of plans that run often between two changes of the parameters. The runtime looks for losses in the arena.
+    void find_prepared() {
+        prepared.assign(graph.nodes.size(), false);
+        std::vector<bool> stored = depends_on_stored(graph);
+        for (const Node &node : graph.nodes)
+            if (named(node, "output")) stored[size_t(root(node.inputs[0]))] = false;
+        for (size_t i = 0; i < graph.nodes.size(); i++) {
+            if (times.space[i] != Space::tail || times.when[i] >= 0) continue;
+            const Node &node = graph.nodes[i];
+            auto is_stored = [&](ValueId v) { return bool(stored[size_t(root(v))]); };
+            auto has_own_storage = [&](ValueId v) { return root(v) == v; };
+            prepared[i] = plan.mode != Mode::train &&
+                          std::all_of(node.outputs.begin(), node.outputs.end(), has_own_storage) &&
+                          std::all_of(node.outputs.begin(), node.outputs.end(), is_stored) &&
+                          std::all_of(node.inputs.begin(), node.inputs.end(), is_stored);
+            if (!prepared[i])
+                for (ValueId v : node.outputs) stored[size_t(v)] = false;
+        }
+    }
 
     void find_order() {
-        for (size_t i = 0; i < graph.nodes.size(); i++)
-            if (times.space[i] == Space::tail && times.when[i] < 0) has_prologue = true;
+        for (size_t i = 0; i < graph.nodes.size(); i++) {
+            if (times.space[i] != Space::tail || times.when[i] >= 0) continue;
+            if (prepared[i])
+                plan.prepared_phases = 1;
+            else
+                has_prologue = true;
+        }
         for (int i = 0; i < int(graph.nodes.size()); i++)
             if (times.space[size_t(i)] != Space::none) order.push_back(i);
         std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
             auto key = [&](int i) {
-                return std::tuple(times.when[size_t(i)], int(times.space[size_t(i)]), bool(times.update[size_t(i)]));
+                return std::tuple(plan_phase(i), int(times.space[size_t(i)]), bool(times.update[size_t(i)]));
             };
             return key(a) < key(b);
         });
@@ -150,7 +179,7 @@ struct Planner {
         };
         for (int step = 0; step < int(order.size()); step++) {
             const Node &node = graph.nodes[size_t(order[size_t(step)])];
-            int phase = plan_phase(times.when[size_t(order[size_t(step)])]);
+            int phase = plan_phase(order[size_t(step)]);
             Space space = times.space[size_t(order[size_t(step)])];
             for (ValueId v : node.inputs) touch(v, phase, step, space);
             for (ValueId v : node.outputs) touch(v, phase, step, space);
@@ -164,7 +193,7 @@ struct Planner {
 
     size_t plan_phases() const {
         int last = -1;
-        for (int i : order) last = std::max(last, plan_phase(times.when[size_t(i)]));
+        for (int i : order) last = std::max(last, plan_phase(i));
         return size_t(last + 1);
     }
 
@@ -176,7 +205,10 @@ struct Planner {
             const Life &l = life[size_t(v)];
             if (root(v) != v || fixed[size_t(v)] || l.first_phase < 0) continue;
             bool per_block = graph.shape(v).per_block();
-            if (per_block && l.local) {
+            if (prepared[size_t(graph.producers[size_t(v)])] && l.last_phase > 0) {
+                storage[size_t(v)] = {CRYO_REGION_PREPARED, plan.prepared_bytes};
+                plan.prepared_bytes += (bytes(v) + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
+            } else if (per_block && l.local) {
                 scratch.push_back({bytes(v), l.first_step, l.last_step});
                 scratch_values.push_back(v);
             } else {
@@ -283,7 +315,7 @@ struct Planner {
             if (!node.op->kernel)
                 throw InternalError("plan: '" + std::string(node.op->name) + "' of layer '" + node.layer +
                                     "' has no kernel");
-            PlanPhase &phase = plan.phases[size_t(plan_phase(times.when[size_t(i)]))];
+            PlanPhase &phase = plan.phases[size_t(plan_phase(i))];
             Space space = times.space[size_t(i)];
             (space == Space::block  ? phase.block
              : space == Space::tile ? phase.tile
@@ -355,6 +387,7 @@ Plan make_plan(const Graph &graph, Mode mode, const ParameterTable &parameters, 
     Planner planner(graph, mode, parameters, context);
     planner.find_roots();
     planner.place_sources();
+    planner.find_prepared();
     planner.find_order();
     planner.place_updates();
     planner.place_values();

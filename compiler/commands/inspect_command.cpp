@@ -68,9 +68,10 @@ Json plan_json(const Plan &plan) {
                 steps++;
                 kernels.insert(step.kernel.key());
             }
-    return {{"mode", mode_name(plan.mode)},        {"phases", plan.phases.size()},    {"steps", steps},
-            {"kernels", kernels.size()},           {"arena_bytes", plan.arena_bytes}, {"arena_peak", plan.arena_peak},
-            {"scratch_bytes", plan.scratch_bytes}, {"min_batch", plan.min_batch}};
+    return {
+        {"mode", mode_name(plan.mode)},        {"phases", plan.phases.size()},          {"steps", steps},
+        {"kernels", kernels.size()},           {"arena_bytes", plan.arena_bytes},       {"arena_peak", plan.arena_peak},
+        {"scratch_bytes", plan.scratch_bytes}, {"prepared_bytes", plan.prepared_bytes}, {"min_batch", plan.min_batch}};
 }
 
 Json describe(const Network &network, const CompileOptions &options) {
