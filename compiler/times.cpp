@@ -116,8 +116,7 @@ std::vector<bool> depends_on_stored(const Graph &graph) {
     std::vector<bool> stored(graph.values.size(), false);
     for (const Node &node : graph.nodes) {
         bool all = node.op == find_op("parameter") || node.op == find_op("state") || node.op == find_op("constant");
-        // Statements and what is made of them: other kernels sum over a batch.
-        if (!all && (node.op->statement || node.op->place == Place::same || node.op == find_op("pointwise")))
+        if (!all && (node.op->statement || node.op->place == Place::same || node.op->kernel))
             all = (!node.inputs.empty() || node.op == find_op("pointwise")) && !takes_scalars(node) &&
                   std::all_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) { return stored[size_t(v)]; });
         for (ValueId v : node.outputs) stored[size_t(v)] = all && !graph.shape(v).per_block();
