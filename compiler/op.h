@@ -49,9 +49,10 @@ struct Kernel {
     std::string generator;
     std::map<std::string, std::string> parameters; // without lanes and target
     std::vector<KernelArg> args;                   // in the generator's order
-    int64_t tiles = 0;   // > 0: one task a tile, in a phase after the one that makes the inputs
-    double flops = 0;    // per call
-    int64_t scratch = 0; // floats that a call may use and leaves as it likes, for a scratch argument
+    int64_t tiles = 0;       // > 0: one task a tile, in a phase after the one that makes the inputs
+    bool at_barrier = false; // tiles of a tail step: at the barrier itself, so that inputs need not outlive their phase
+    double flops = 0;        // per call
+    int64_t scratch = 0;     // floats that a call may use and leaves as it likes, for a scratch argument
 };
 struct KernelContext {
     int64_t lanes;

@@ -37,7 +37,10 @@ static std::vector<bool> find_updates(const Graph &graph) {
 
 static Space space_of(const Graph &graph, const Node &node, const KernelContext &context) {
     if (!has_code(node)) return Space::none;
-    if (node.op->kernel && node.op->kernel(graph, node, context).tiles > 0) return Space::tile;
+    if (node.op->kernel) {
+        const Kernel kernel = node.op->kernel(graph, node, context);
+        if (kernel.tiles > 0 && !kernel.at_barrier) return Space::tile;
+    }
     return graph.shape(node.outputs.at(0)).per_block() ? Space::block : Space::tail;
 }
 

@@ -72,14 +72,15 @@ typedef struct cryo_step {
     const char *key;  // the kernel's readable key: "conv2d_grad_weight c=6 h=12 ..."
     const cryo_arg *args;
     int64_t arg_count;
-    int64_t tiles;   // tile steps: number of tiles; else 1
+    int64_t tiles;   // tile and tail steps: number of tiles; else 1
     double flops;    // per call, 0 when unknown
     double bytes;    // per call, read and written once
     int64_t outputs; // so many of the arguments, the last ones, are written
 } cryo_step;
 
 // Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles; threads claim
-// tasks in any order. When all are done, one thread runs the tail steps in order, then the next phase starts.
+// tasks in any order. When all are done, the tail steps run in order, each by one thread or, if it has tiles, by all.
+// Then the next phase starts.
 typedef struct cryo_phase {
     const cryo_step *block_steps;
     int64_t block_step_count;
