@@ -106,4 +106,25 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
     return times;
 }
 
+// A kernel that takes the batch or a block's number is none of a value like these.
+static bool takes_scalars(const Node &node) {
+    if (node.attrs.has("scalars")) return !node.attrs.string("scalars").empty();
+    if (!node.op->statement) return false;
+    const std::string statement = node.op->statement;
+    return statement.find("batch") != std::string::npos || statement.find("block") != std::string::npos ||
+           statement.find("valid") != std::string::npos;
+}
+
+std::vector<bool> depends_on_stored(const Graph &graph) {
+    std::vector<bool> stored(graph.values.size(), false);
+    for (const Node &node : graph.nodes) {
+        bool all = node.op == find_op("parameter") || node.op == find_op("state") || node.op == find_op("constant");
+        if (!all && (node.op->statement || node.op->place == Place::same || node.op->kernel))
+            all = (!node.inputs.empty() || node.op == find_op("pointwise")) && !takes_scalars(node) &&
+                  std::all_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) { return stored[size_t(v)]; });
+        for (ValueId v : node.outputs) stored[size_t(v)] = all && !graph.shape(v).per_block();
+    }
+    return stored;
+}
+
 } // namespace cryolite

@@ -209,6 +209,15 @@ void Executor::run_tail(const Parallel &parallel) {
 }
 
 cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error) {
+    return run_phases(plan_->prepared_phases, plan_->phase_count, regions, batch, parallel, error);
+}
+
+cryo_status Executor::run_prepared(const Regions &regions, const Parallel &parallel, Text &error) {
+    return run_phases(0, plan_->prepared_phases, regions, 1, parallel, error);
+}
+
+cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
+                                 const Parallel &parallel, Text &error) {
     FloatMode mode;
     HalideErrors errors;
     regions_ = regions;
@@ -221,7 +230,7 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
         threads_[size_t(t)].batch = int32_t(batch);
         threads_[size_t(t)].offence = {};
     }
-    for (int64_t p = 0; p < plan_->phase_count; p++) {
+    for (int64_t p = first; p < end_phase; p++) {
         phase_ = &phases_[size_t(p)];
         double start = profiling_ ? seconds_now() : 0;
         block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;

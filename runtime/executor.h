@@ -54,6 +54,9 @@ public:
     // what had not begun by then was left out. CRYO_NOT_FINITE: the same; the phase, or the tail's step, was the last.
     cryo_status run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error);
 
+    // The plan's prepared phases, which run() leaves out; with the same promises.
+    cryo_status run_prepared(const Regions &regions, const Parallel &parallel, Text &error);
+
     void set_check_finite(bool on) { check_finite_ = on; }
     void set_profiling(bool on); // on: clears
     size_t step_count() const { return step_count_; }
@@ -98,6 +101,8 @@ private:
 
     bool make_thread(Thread &thread);
     void add_steps(const cryo_step *steps, int64_t count, int phase);
+    cryo_status run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
+                           const Parallel &parallel, Text &error);
     static void task(void *self, int i);
     void claim(int thread);
     bool run_block(Thread &thread, int64_t block);
