@@ -23,12 +23,15 @@ set(runtime_sources
 )
 
 set(generator_sources
+    generators/algorithms_adaptive.cpp
     generators/algorithms_math.cpp
     generators/algorithms_pointwise.cpp
     generators/batch_stats_generator.cpp
     generators/conv2d_generator.cpp
+    generators/conv2d_grad_weight_generator.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
+    generators/linear_tiles_generator.cpp
     generators/loss_generator.cpp
     generators/pointwise_generator.cpp
     generators/pointwise_kernel.cpp
@@ -60,8 +63,10 @@ set(compiler_sources
     compiler/network.cpp
     compiler/objects.cpp
     compiler/op.cpp
+    compiler/ops/adaptive_pool.cpp
     compiler/ops/batch_norm.cpp
     compiler/ops/common.cpp
+    compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
     compiler/ops/conv2d_winograd.cpp
     compiler/ops/conv2d_winograd_grad.cpp
@@ -89,6 +94,7 @@ set(compiler_sources
     compiler/text.cpp
     compiler/times.cpp
     compiler/verify.cpp
+    compiler/views.cpp
 )
 
 set(data_sources

@@ -125,6 +125,13 @@ struct Pool2d {
     int window = 0;
     int stride = 0;  // 0: the window
     int padding = 0; // at most half the window
+    // A rest that is smaller than the stride gets a window of its own, if that begins inside the image or before it:
+    // PyTorch's ceil_mode.
+    bool ceil = false;
+    std::string name = {};
+};
+struct AdaptivePool2d {
+    int height = 1, width = 0; // of the result; width 0: the height
     std::string name = {};
 };
 struct Dropout {
@@ -140,11 +147,16 @@ Value linear(Value x, Linear options, Source where = Source::current());        
 Value batch_norm(Value x, BatchNorm options = {}, Source where = Source::current()); // [n,c] or [n,c,h,w]
 Value avg_pool2d(Value x, Pool2d options, Source where = Source::current());         // padding counts as zeros
 Value max_pool2d(Value x, Pool2d options, Source where = Source::current()); // padding is -infinity; NaN stays NaN
+// Means of height by width windows of nearly equal size; 1 by 1: of the whole image.
+Value adaptive_avg_pool2d(Value x, AdaptivePool2d options = {}, Source where = Source::current());
 Value dropout(Value x, Dropout options = {},
               Source where = Source::current()); // kept values are scaled by 1 / (1 - rate)
 Value flatten(Value x, Layer options = {}, Source where = Source::current()); // [n, ...] -> [n, product]
 Value sigmoid(Value x, Layer options = {}, Source where = Source::current());
+// Channels side by side: [n, c, h, w] or [n, c], which differ in c alone. No layer; it costs nothing.
+Value concat(const std::vector<Value> &values, Source where = Source::current());
 Value relu(Value x, Layer options = {}, Source where = Source::current());
+Value relu6(Value x, Layer options = {}, Source where = Source::current()); // relu, at most 6
 Value tanh(Value x, Layer options = {}, Source where = Source::current());
 Value softmax(Value x, Layer options = {}, Source where = Source::current()); // [n, c], over c
 

@@ -110,13 +110,27 @@ static Value pool2d(const char *op, Value x, const Pool2d &options, Source where
                     std::to_string(options.window),
                 x);
     require_window(call, x, options.window, options.padding);
-    return call.add(
-        op, {x},
-        {{"window", int64_t(options.window)}, {"stride", int64_t(stride)}, {"padding", int64_t(options.padding)}});
+    Attrs attrs{
+        {"window", int64_t(options.window)}, {"stride", int64_t(stride)}, {"padding", int64_t(options.padding)}};
+    if (options.ceil) attrs.map["ceil"] = int64_t(1);
+    return call.add(op, {x}, attrs);
 }
 
 Value avg_pool2d(Value x, Pool2d options, Source where) { return pool2d("avg_pool2d", x, options, where); }
 Value max_pool2d(Value x, Pool2d options, Source where) { return pool2d("max_pool2d", x, options, where); }
+
+Value adaptive_avg_pool2d(Value x, AdaptivePool2d options, Source where) {
+    Call call = layer_call("adaptive_avg_pool2d", x, options.name, where);
+    require_images(call, x);
+    call.positive("height", options.height, x);
+    call.option(options.width >= 0, "width " + std::to_string(options.width) + " must not be negative", x);
+    const int64_t h = options.height, w = options.width > 0 ? options.width : h, rows = x.shape()[2] / h;
+    if (h == 1 && w == 1) return call.add("mean", {x}, {{"axes", std::vector<int64_t>{2, 3}}});
+    // Equal square windows side by side.
+    if (rows > 0 && rows * h == x.shape()[2] && rows * w == x.shape()[3])
+        return call.add("avg_pool2d", {x}, {{"window", rows}, {"stride", rows}, {"padding", int64_t(0)}});
+    return call.add("adaptive_avg_pool2d", {x}, {{"h", h}, {"w", w}});
+}
 
 Value dropout(Value x, Dropout options, Source where) {
     Call call = layer_call("dropout", x, options.name, where);
@@ -140,6 +154,7 @@ static Value activation(const char *op, Value x, const Layer &options, Source wh
 
 Value sigmoid(Value x, Layer options, Source where) { return activation("sigmoid", x, options, where); }
 Value relu(Value x, Layer options, Source where) { return activation("relu", x, options, where); }
+Value relu6(Value x, Layer options, Source where) { return activation("relu6", x, options, where); }
 Value tanh(Value x, Layer options, Source where) { return activation("tanh", x, options, where); }
 
 Value softmax(Value x, Layer options, Source where) {
@@ -206,6 +221,11 @@ Value reshape(Value x, const Shape &shape, Source where) {
         call.require(shape[i] > 0, what + ": extents must be positive");
     call.require(shape.elements() == x.shape().elements(), what + ": the number of elements differs");
     return call.add("reshape", {x}, {{"shape", shape.dims}});
+}
+
+Value concat(const std::vector<Value> &values, Source where) {
+    Call call = plain_call("concat", values.empty() ? Value{} : values[0], where);
+    return values.size() == 1 ? values[0] : call.add("concat", values);
 }
 
 Value by_mode(Value train, Value infer, Source where) {

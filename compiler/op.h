@@ -28,6 +28,14 @@ enum class Padding {
              // gradients
 };
 
+// Where an op's result lies. All but the first have no code (views.h).
+enum class Place {
+    own,
+    same,   // the input's storage with another shape: reshape
+    inside, // a range of the input's channels, the first of them attribute `from`: slice
+    around, // the inputs are made inside it, channels side by side: concat
+};
+
 // How a node becomes a call of a generator. Arguments name inputs and outputs of the node, scalars, or the scratch.
 struct KernelArg {
     enum Kind { input, output, batch, valid, block, scratch } kind;
@@ -90,7 +98,7 @@ struct OpDef {
     // Primitive ops that are no statements: their generator. Null: a statement, or no code (alias, grammar).
     Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
 
-    bool alias = false;          // the result is the input's storage with another shape: reshape
+    Place place = Place::own;
     bool zero_batch_sum = false; // sums of the result over the batch (and pixels) are zero by construction
     Padding padding = Padding::garbage;
     int masked_input = -1; // this input must be zero in padding lanes, since the op sums over samples: partial_sum's x,

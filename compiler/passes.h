@@ -37,6 +37,9 @@ Graph lower(const Graph &graph, const PassContext &context);
 // Padding lanes of a ragged block hold anything. Where a sum over samples would see them, a mask is put before it.
 Graph mask_padding(const Graph &graph, const PassContext &context);
 
+// Parts of concats that cannot be made inside them (views.h), because they lie elsewhere, are copied.
+Graph place_concats(const Graph &graph, const PassContext &context);
+
 // Pointwise statements become pointwise nodes, one kernel each: a value is stored only if a kernel that is no statement
 // reads it; everything else is recomputed where it is read. Sums over the same space share one kernel.
 Graph fuse(const Graph &graph, const PassContext &context);

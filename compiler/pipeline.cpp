@@ -12,12 +12,18 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"lower", lower},
         {"simplify_lowered", simplify}, // what several ops' lowerings have in common
         {"mask_padding", mask_padding}, // after lower, where sums over samples are explicit
+        {"place_concats", place_concats},
         {"fuse", fuse},
         {"rematerialize", rematerialize}, // of kernels: after fuse
     };
     static const std::vector<Pass> infer = {
-        {"select_mode", select_mode},   {"simplify", simplify},         {"lower", lower},
-        {"simplify_lowered", simplify}, {"mask_padding", mask_padding}, {"fuse", fuse},
+        {"select_mode", select_mode},
+        {"simplify", simplify},
+        {"lower", lower},
+        {"simplify_lowered", simplify},
+        {"mask_padding", mask_padding},
+        {"place_concats", place_concats},
+        {"fuse", fuse},
     };
     return mode == Mode::train ? train : infer;
 }

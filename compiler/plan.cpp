@@ -6,6 +6,7 @@
 
 #include "memory.h"
 #include "times.h"
+#include "views.h"
 
 #include <algorithm>
 #include <cstddef>
@@ -33,7 +34,7 @@ struct Planner {
     Times times;
     Plan plan;
 
-    std::vector<ValueId> root;              // by ValueId: behind aliases
+    std::vector<View> views;                // by ValueId
     std::vector<Storage> storage;           // by root
     std::vector<bool> fixed;                // by root: lies outside arena and scratch
     std::vector<int> order;                 // nodes with code, in the order of their steps
@@ -52,17 +53,17 @@ struct Planner {
         return elements * element_bytes(type.type);
     }
 
+    ValueId root(ValueId v) const { return views[size_t(v)].root; }
+
     void find_roots() {
-        root.resize(graph.values.size());
-        for (const Node &node : graph.nodes)
-            for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
+        views = find_views(graph);
         storage.resize(graph.values.size());
         fixed.assign(graph.values.size(), false);
     }
 
     void fix(ValueId v, cryo_region region, int64_t offset, int64_t block_stride = 0) {
-        storage[size_t(root[size_t(v)])] = {region, offset, block_stride};
-        fixed[size_t(root[size_t(v)])] = true;
+        storage[size_t(root(v))] = {region, offset, block_stride};
+        fixed[size_t(root(v))] = true;
     }
 
     // Everything that does not live in arena or scratch, and the outputs.
@@ -91,7 +92,7 @@ struct Planner {
         for (int a = 0; a < int(graph.nodes.size()); a++) {
             const Node &assign = graph.nodes[size_t(a)];
             if (!named(assign, "assign")) continue;
-            ValueId state = root[size_t(assign.inputs[0])], value = root[size_t(assign.inputs[1])];
+            ValueId state = root(assign.inputs[0]), value = root(assign.inputs[1]);
             int maker = graph.producers[size_t(value)];
             bool in_place = times.update[size_t(maker)] && !fixed[size_t(value)] && taken.insert(value).second &&
                             graph.shape(state).elements() == graph.shape(value).elements();
@@ -101,7 +102,7 @@ struct Planner {
                 const Node &reader = graph.nodes[i];
                 if (!times.update[i]) continue;
                 for (ValueId v : reader.inputs) {
-                    if (root[size_t(v)] != state) continue;
+                    if (root(v) != state) continue;
                     bool same_element = int(i) == maker && graph.shape(v).elements() == graph.shape(value).elements();
                     if (!same_element) in_place = false;
                 }
@@ -138,7 +139,7 @@ struct Planner {
     std::vector<Life> lives() const {
         std::vector<Life> life(graph.values.size());
         auto touch = [&](ValueId v, int phase, int step, Space space) {
-            Life &l = life[size_t(root[size_t(v)])];
+            Life &l = life[size_t(root(v))];
             if (l.first_phase < 0) {
                 l.first_phase = phase;
                 l.first_step = step;
@@ -173,7 +174,7 @@ struct Planner {
         std::vector<ValueId> arena_values, scratch_values;
         for (ValueId v = 0; v < ValueId(graph.values.size()); v++) {
             const Life &l = life[size_t(v)];
-            if (root[size_t(v)] != v || fixed[size_t(v)] || l.first_phase < 0) continue;
+            if (root(v) != v || fixed[size_t(v)] || l.first_phase < 0) continue;
             bool per_block = graph.shape(v).per_block();
             if (per_block && l.local) {
                 scratch.push_back({bytes(v), l.first_step, l.last_step});
@@ -213,10 +214,11 @@ struct Planner {
             return result;
         }
         ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
-        const Storage &place = storage[size_t(root[size_t(v)])];
+        const Storage &place = storage[size_t(root(v))];
         result.region = place.region;
         result.type = graph.type(v).type == Type::i32 ? CRYO_I32 : CRYO_F32;
-        result.offset = place.offset;
+        const int64_t lanes = graph.shape(v).batched() ? context.lanes : 1;
+        result.offset = place.offset + views[size_t(v)].first * lanes * element_bytes(graph.type(v).type);
         result.block_stride = arg.all_blocks ? 0 : place.block_stride;
         result.tile_stride = arg.tile_stride * element_bytes(graph.type(v).type);
         int64_t stride = 1;
@@ -224,7 +226,8 @@ struct Planner {
             result.dims.push_back({arg.extents[d], arg.strides.empty() ? stride : arg.strides.at(d)});
             stride *= arg.extents[d];
         }
-        if (arg.all_blocks) result.dims.push_back({context.max_blocks(), bytes(v) / element_bytes(graph.type(v).type)});
+        if (arg.all_blocks)
+            result.dims.push_back({context.max_blocks(), bytes(root(v)) / element_bytes(graph.type(v).type)});
         return result;
     }
 
@@ -294,7 +297,7 @@ struct Planner {
     void find_facts() {
         for (const Node &node : graph.nodes) {
             if (named(node, "output") && !graph.shape(node.inputs[0]).per_block()) {
-                int64_t offset = storage[size_t(root[size_t(node.inputs[0])])].offset;
+                int64_t offset = storage[size_t(root(node.inputs[0]))].offset;
                 if (node.attrs.string("name") == "loss") plan.loss_offset = offset;
                 if (node.attrs.string("name") == "correct") plan.correct_offset = offset;
             }

@@ -19,7 +19,8 @@ static std::vector<bool> find_updates(const Graph &graph) {
         const Node &node = graph.nodes[i];
         for (ValueId v : node.inputs) {
             read[size_t(v)] = true;
-            bool passes = is_assigned(node, v) || (node.op->alias && only_assigned[size_t(node.outputs[0])]);
+            bool passes =
+                is_assigned(node, v) || (node.op->place == Place::same && only_assigned[size_t(node.outputs[0])]);
             if (!passes) only_assigned[size_t(v)] = false;
         }
     }
@@ -87,7 +88,8 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
         if (space == Space::none)
             for (ValueId v : node.outputs)
                 if (graph.shape(v).per_block()) t = std::max(t, 0);
-        for (ValueId v : node.outputs) times.time[size_t(v)] = t;
+        // Tiles of a value that every block reads part of are together when the phase is over.
+        for (ValueId v : node.outputs) times.time[size_t(v)] = t + (space == Space::tile && graph.shape(v).per_block());
         times.space.push_back(space);
         times.when.push_back(t);
         if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);

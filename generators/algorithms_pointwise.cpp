@@ -18,9 +18,6 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// Windows with more elements than this become a loop.
-constexpr int largest_unrolled_window = 25;
-
 using Unary = Expr (*)(Expr);
 using Binary = Expr (*)(Expr, Expr);
 
@@ -31,6 +28,7 @@ const std::map<std::string, Unary> unary_rules{
     {"neg", [](Expr x) { return -x; }},
     {"reciprocal", [](Expr x) { return strict_div(1.f, x); }},
     {"relu", [](Expr x) { return select(strict_less(x, 0.f), 0.f, x); }}, // max and a lone < lose NaN; -0 stays, too
+    {"relu6", [](Expr x) { return select(strict_less(x, 0.f), 0.f, select(strict_less(6.f, x), 6.f, x)); }},
     {"rsqrt", [](Expr x) { return strict_div(1.f, sqrt(x)); }},
     {"sigmoid", float_sigmoid},
     {"sqrt", [](Expr x) { return sqrt(x); }},
@@ -47,6 +45,8 @@ const std::map<std::string, Binary> binary_rules{
     {"min", min_with_nan},
     {"mul", [](Expr a, Expr b) { return a * b; }},
     {"relu_grad", [](Expr dy, Expr x) { return select(strict_less(0.f, x) || is_nan(x), dy, 0.f); }},
+    {"relu6_grad",
+     [](Expr dy, Expr x) { return select((strict_less(0.f, x) && strict_less(x, 6.f)) || is_nan(x), dy, 0.f); }},
     {"sub", [](Expr a, Expr b) { return a - b; }},
 };
 
@@ -59,16 +59,21 @@ bool folds_wrongly(const ProgramStatement &s) {
 
 struct Windows {
     int window, stride, padding, h, w, pooled_h, pooled_w;
+    bool ceil;
 
+    // No window reaches out of the image.
+    bool inside() const {
+        return padding == 0 && (pooled_h - 1) * stride + window <= h && (pooled_w - 1) * stride + window <= w;
+    }
     int area() const { return window * window; }
     // Windows that can cover one element along a dimension.
     int covering() const { return (window + stride - 1) / stride; }
 };
 
 // How often the rule of an op reads its operand, that of a function of algorithms_math about.
-const std::map<std::string, double> reads_of_rules{{"exp", 84},  {"log", 100},    {"sigmoid", 76}, {"tanh", 320},
-                                                   {"max", 3},   {"min", 3},      {"relu", 2},     {"square", 2},
-                                                   {"rsqrt", 1}, {"relu_grad", 2}};
+const std::map<std::string, double> reads_of_rules{{"exp", 84},   {"log", 100}, {"sigmoid", 76}, {"tanh", 320},
+                                                   {"max", 3},    {"min", 3},   {"relu", 2},     {"relu6", 4},
+                                                   {"square", 2}, {"rsqrt", 1}, {"relu_grad", 2}};
 // Halide takes an expression for a tree in some of its passes: what is read twice is there twice, and a tanh of a tanh
 // of a log, with a max on top, took more than 20 GB. A value is staged where the tree would have more leaves than this;
 // far above what networks have (a sigmoid's gradient through batch norm and pooling: some thousand).
@@ -87,9 +92,7 @@ double reads_of(const ProgramStatement &s, bool unrolls) {
 
 // A search is such a chain. Many overlapping or padded windows take Halide minutes, too.
 constexpr int largest_unrolled_search = 9;
-bool unrolls_search(const Windows &p) {
-    return p.area() <= largest_unrolled_search && p.padding == 0 && p.covering() <= 2;
-}
+bool unrolls_search(const Windows &p) { return p.area() <= largest_unrolled_search && p.inside() && p.covering() <= 2; }
 
 // `large` is the shape before pooling.
 Windows windows_of(const ProgramStatement &s, const ProgramShape &large) {
@@ -99,10 +102,18 @@ Windows windows_of(const ProgramStatement &s, const ProgramShape &large) {
               large.dims[2],
               large.dims[3],
               0,
-              0};
-    p.pooled_h = pooled_extent(p.h, p.window, p.stride, p.padding);
-    p.pooled_w = pooled_extent(p.w, p.window, p.stride, p.padding);
+              0,
+              s.is_ceil()};
+    p.pooled_h = pooled_extent(p.h, p.window, p.stride, p.padding, p.ceil);
+    p.pooled_w = pooled_extent(p.w, p.window, p.stride, p.padding, p.ceil);
     return p;
+}
+
+// 1 / elements of the window, padding counted; what lies behind the padding does not count.
+Expr reciprocal_area(const Windows &p, Expr y, Expr x) {
+    if (!p.ceil) return 1.f / p.area();
+    auto extent = [&](Expr number, int size) { return min(p.window, size + 2 * p.padding - number * p.stride); };
+    return 1.f / cast<float>(extent(y, p.h) * extent(x, p.w));
 }
 
 // The k-th last window that covers `x` along a dimension of the given extents. `inside` is undefined when every x of
@@ -132,19 +143,6 @@ Expr largest_of(const std::vector<Expr> &elements, size_t begin, size_t end) {
 }
 
 Expr both(Expr a, Expr b) { return !a.defined() ? b : !b.defined() ? a : a && b; }
-
-std::string coordinates_text(const std::vector<Expr> &coordinates) {
-    std::ostringstream text;
-    for (const Expr &e : coordinates) text << e << ";";
-    return text.str();
-}
-
-Point at_window(const Point &point, Expr y, Expr x) {
-    Point result = point;
-    result.at[2] = y;
-    result.at[3] = x;
-    return result;
-}
 
 } // namespace
 
@@ -180,11 +178,19 @@ void Evaluator::find_large_values() {
     }
 }
 
+// Clamped coordinates may be the same in two loops.
+std::string Evaluator::place(const std::vector<Expr> &coordinates) const {
+    std::ostringstream text;
+    text << (loop_.loops.defined() ? loop_.loops.name() : "") << ":";
+    for (const Expr &e : coordinates) text << e << ";";
+    return text.str();
+}
+
 // One Func per place of use: its region is one point.
 Expr Evaluator::staged_value(int index, const Point &point) {
     const ProgramStatement &s = program_.statements[index];
     const std::vector<Expr> at = arguments(s.shape, point);
-    const auto key = std::pair(index, coordinates_text(at));
+    const auto key = std::pair(index, place(at));
     auto found = windows_.find(key);
     if (found == windows_.end()) {
         // Names of their own: equal coordinates in two Funcs are not one place.
@@ -249,6 +255,7 @@ Expr Evaluator::compute(const ProgramStatement &s, int index, const Point &point
     if (s.op == "broadcast") return operand(s, 0, point);
     if (s.op == "uniform") return uniform(s, point);
     if (s.op == "avg_pool2d_grad") return avg_pool_grad(s, point);
+    if (is_adaptive(s)) return adaptive_pool(s, index, point);
     if (s.op == "max_pool2d_grad") return max_pool_grad(s, index, point);
     return pool(s, index, point);
 }
@@ -256,9 +263,9 @@ Expr Evaluator::compute(const ProgramStatement &s, int index, const Point &point
 Expr Evaluator::window_element(const ProgramStatement &s, int i, const Point &out, Expr r, Expr column, float outside) {
     const Windows p = windows_of(s, program_.statements[s.operands[i].statement].shape);
     Expr y = out.at[2] * p.stride + r - p.padding, x = out.at[3] * p.stride + column - p.padding;
-    if (p.padding == 0) return operand(s, i, at_window(out, y, x));
+    if (p.inside()) return operand(s, i, out.at_pixel(y, x));
     Expr inside = y >= 0 && y < p.h && x >= 0 && x < p.w;
-    return select(inside, operand(s, i, at_window(out, clamp(y, 0, p.h - 1), clamp(x, 0, p.w - 1))), outside);
+    return select(inside, operand(s, i, out.at_pixel(clamp(y, 0, p.h - 1), clamp(x, 0, p.w - 1))), outside);
 }
 
 Expr Evaluator::pool_in_line(const ProgramStatement &s, const Point &point) {
@@ -271,7 +278,11 @@ Expr Evaluator::pool_in_line(const ProgramStatement &s, const Point &point) {
     if (!average) return largest_of(elements, 0, elements.size());
     Expr total = elements[0];
     for (size_t i = 1; i < elements.size(); i++) total = total + elements[i];
-    return total * (1.f / (window * window));
+    return total * average_weight(s, point);
+}
+
+Expr Evaluator::average_weight(const ProgramStatement &s, const Point &point) const {
+    return reciprocal_area(windows_of(s, program_.statements[s.operands[0].statement].shape), point.at[2], point.at[3]);
 }
 
 // Points at which an element of `statement`, written in line, evaluates what is below its windows.
@@ -280,6 +291,7 @@ int Evaluator::points_read(int statement) const {
     const ProgramStatement &s = program_.statements[statement];
     int points = 1;
     for (const ProgramOperand &o : s.operands) points = std::max(points, points_read(o.statement));
+    if (is_adaptive(s)) return adaptive_unrolls(s) ? largest_unrolled_window : points;
     if (!s.attributes.count("window")) return points;
     const int window = s.attributes.at("window"), stride = s.attributes.at("stride");
     if (s.op == "avg_pool2d" || s.op == "max_pool2d") return pool_unrolls(s) ? points * window * window : points;
@@ -298,11 +310,11 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
     if (pool_unrolls(s)) return pool_in_line(s, point);
     // One Func per place of use: its region is one point.
     const std::vector<Expr> arguments = Evaluator::arguments(s.shape, point);
-    const auto key = std::pair(index, coordinates_text(arguments));
+    const auto key = std::pair(index, place(arguments));
     auto found = windows_.find(key);
     if (found == windows_.end()) {
         const bool average = s.op == "avg_pool2d";
-        Var l("l"), w("w"), h("h"), c("c"), b("b");
+        Var l, w, h, c, b; // names of their own: equal coordinates in two Funcs are not one place
         Func f(s.name + "_window");
         RDom r(0, window, 0, window);
         f(l, w, h, c, b) = average ? 0.f : -infinity;
@@ -315,7 +327,7 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
     }
     staged_points_only_ = true;
     Expr e = found->second(arguments);
-    return s.op == "avg_pool2d" ? e * (1.f / (window * window)) : e;
+    return s.op == "avg_pool2d" ? e * average_weight(s, point) : e;
 }
 
 Expr Evaluator::avg_pool_grad(const ProgramStatement &s, const Point &point) {
@@ -324,16 +336,17 @@ Expr Evaluator::avg_pool_grad(const ProgramStatement &s, const Point &point) {
     for (int i = 0; i < p.covering(); i++) {
         for (int j = 0; j < p.covering(); j++) {
             Cover y = cover(point.at[2], i, p, p.h, p.pooled_h), x = cover(point.at[3], j, p, p.w, p.pooled_w);
-            Expr e = operand(s, 0, at_window(point, y.window, x.window)), inside = both(y.inside, x.inside);
+            Expr e = operand(s, 0, point.at_pixel(y.window, x.window)), inside = both(y.inside, x.inside);
+            if (p.ceil) e = e * reciprocal_area(p, y.window, x.window);
             total = total + (inside.defined() ? select(inside, e, 0.f) : e);
         }
     }
-    return total * (1.f / p.area());
+    return p.ceil ? total : total * (1.f / p.area());
 }
 
 Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point &pooled) {
     const std::vector<Expr> arguments = Evaluator::arguments(s.shape, pooled);
-    const auto key = std::pair(index, coordinates_text(arguments));
+    const auto key = std::pair(index, place(arguments));
     auto found = windows_.find(key);
     if (found == windows_.end()) found = windows_.emplace(key, staged_first_maximum(s)).first;
     return found->second(arguments);
@@ -342,7 +355,7 @@ Expr Evaluator::first_maximum(const ProgramStatement &s, int index, const Point 
 // Position r * window + s of the first largest element of a window, in scan order; of the last NaN if there is one.
 Func Evaluator::staged_first_maximum(const ProgramStatement &s) {
     const Windows p = windows_of(s, s.shape);
-    Var l("l"), w("w"), h("h"), c("c"), b("b");
+    Var l, w, h, c, b;
     const Point point{l, {b, c, h, w}};
     Func f(s.name + "_first");
     const Staged reader = std::exchange(loop_, {});
@@ -381,7 +394,7 @@ Expr Evaluator::max_pool_grad(const ProgramStatement &s, int index, const Point 
     for (int i = 0; i < p.covering(); i++) {
         for (int j = 0; j < p.covering(); j++) {
             Cover y = cover(point.at[2], i, p, p.h, p.pooled_h), x = cover(point.at[3], j, p, p.w, p.pooled_w);
-            const Point pooled = at_window(point, y.window, x.window);
+            const Point pooled = point.at_pixel(y.window, x.window);
             Expr here = first_maximum(s, index, pooled) == y.offset * p.window + x.offset;
             Expr inside = both(y.inside, x.inside);
             staged_points_only_ = staged_points_only_ || inside.defined() || !unrolls_search(p);

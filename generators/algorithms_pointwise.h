@@ -15,7 +15,16 @@ namespace cryolite {
 struct Point {
     Halide::Expr lane;
     std::vector<Halide::Expr> at;
+
+    Point at_pixel(Halide::Expr y, Halide::Expr x) const {
+        Point result = *this;
+        result.at[2] = y;
+        result.at[3] = x;
+        return result;
+    }
 };
+
+inline bool is_adaptive(const ProgramStatement &s) { return s.op.rfind("adaptive_avg_pool2d", 0) == 0; }
 
 class Evaluator {
 public:
@@ -26,6 +35,9 @@ public:
     Evaluator(const Program &program, int lanes, Input input, Scalar scalar);
 
     Halide::Expr value(int statement, const Point &point);
+
+    // What follows is read by another consumer: Funcs made so far are not.
+    void next_consumer() { windows_.clear(); }
 
     // From now on `statement` is read from `f`, whose arguments are those of its buffer.
     void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
@@ -46,6 +58,9 @@ public:
     // Arguments of a value's buffer, innermost first.
     static std::vector<Halide::Expr> arguments(const ProgramShape &shape, const Point &point);
 
+    // Windows with more elements than this become a loop.
+    static constexpr int largest_unrolled_window = 25;
+
 private:
     using Key = std::pair<int, std::vector<const void *>>;
 
@@ -55,6 +70,7 @@ private:
     Halide::Expr staged_value(int index, const Point &point);
     Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
                                 Halide::Expr column, float outside);
+    Halide::Expr average_weight(const ProgramStatement &s, const Point &point) const;
     Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
     bool pool_unrolls(const ProgramStatement &s) const;
     int points_read(int statement) const;
@@ -63,6 +79,8 @@ private:
     Halide::Expr max_pool_grad(const ProgramStatement &s, int index, const Point &point);
     Halide::Expr first_maximum(const ProgramStatement &s, int index, const Point &pooled);
     Halide::Func staged_first_maximum(const ProgramStatement &s);
+    Halide::Expr adaptive_pool(const ProgramStatement &s, int index, const Point &point);
+    bool adaptive_unrolls(const ProgramStatement &s) const;
     Halide::Expr uniform(const ProgramStatement &s, const Point &point);
 
     const Program &program_;
@@ -72,7 +90,9 @@ private:
     Halide::Expr zero_ = 0;
     std::map<Key, std::pair<Halide::Expr, Point>> memo_; // keeps the coordinates of a key alive
     std::map<int, Halide::Func> stored_;
-    std::map<std::pair<int, std::string>, Halide::Func> windows_; // by statement and coordinates
+    std::map<std::pair<int, std::string>, Halide::Func>
+        windows_; // by statement, the loop that reads it and coordinates
+    std::string place(const std::vector<Halide::Expr> &coordinates) const;
     std::vector<Staged> staged_;
     bool staged_points_only_ = false;
     std::vector<bool> large_; // by statement: others read it from a Func

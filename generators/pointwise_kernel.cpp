@@ -81,6 +81,7 @@ private:
     }
 
     Func build_group(const std::vector<int> &group) {
+        evaluator_.next_consumer();
         const ProgramStatement &first = program_.statements[group[0]];
         const ProgramShape &space = output_space(program_, group[0]);
         if (space.is_block()) return is_sum(first) ? block_sums(group, space) : block_map(group, space);

@@ -12,20 +12,21 @@
 namespace cryolite {
 namespace {
 
-enum class Family { unary, binary, mask, pool, avg_pool_grad, max_pool_grad, broadcast, uniform, sum };
+enum class Family { unary, binary, mask, pool, avg_pool_grad, max_pool_grad, adaptive, broadcast, uniform, sum };
 
 const std::map<std::string, Family> &families() {
     static const std::map<std::string, Family> table = [] {
         std::map<std::string, Family> t;
         for (const char *op :
-             {"neg", "exp", "log", "sqrt", "rsqrt", "square", "abs", "reciprocal", "sigmoid", "relu", "tanh"})
+             {"neg", "exp", "log", "sqrt", "rsqrt", "square", "abs", "reciprocal", "sigmoid", "relu", "relu6", "tanh"})
             t[op] = Family::unary;
-        for (const char *op : {"add", "sub", "mul", "div", "max", "min", "relu_grad", "greater_equal"})
+        for (const char *op : {"add", "sub", "mul", "div", "max", "min", "relu_grad", "relu6_grad", "greater_equal"})
             t[op] = Family::binary;
         t["mask"] = Family::mask;
         t["avg_pool2d"] = t["max_pool2d"] = Family::pool;
         t["avg_pool2d_grad"] = Family::avg_pool_grad;
         t["max_pool2d_grad"] = Family::max_pool_grad;
+        t["adaptive_avg_pool2d"] = t["adaptive_avg_pool2d_grad"] = Family::adaptive;
         t["broadcast"] = Family::broadcast;
         t["uniform"] = Family::uniform;
         t["sum"] = Family::sum;
@@ -213,14 +214,17 @@ private:
     }
 
     static const std::set<std::string> &allowed(const std::string &op) {
-        static const std::set<std::string> none, pool{"window", "stride", "padding"}, sum{"axes"}, shape{"shape"},
-            grad{"window", "stride", "padding", "h", "w"}, uniform{"seed", "shape"};
+        static const std::set<std::string> none, pool{"window", "stride", "padding", "ceil"}, sum{"axes"},
+            shape{"shape"}, grad{"window", "stride", "padding", "ceil", "h", "w"}, size{"h", "w"},
+            uniform{"seed", "shape"};
         switch (families().at(op)) {
         case Family::pool:
         case Family::max_pool_grad:
             return pool;
         case Family::avg_pool_grad:
             return grad;
+        case Family::adaptive:
+            return size;
         case Family::sum:
             return sum;
         case Family::broadcast:
@@ -277,6 +281,9 @@ private:
                 fail("dy " + operand_shape(s, 0).text() + ", x " + s.shape.text() + ", y " +
                      operand_shape(s, 2).text() + " do not belong together");
             break;
+        case Family::adaptive:
+            expect_operands(s, 1), infer_size(s);
+            break;
         case Family::broadcast:
             expect_operands(s, 1);
             if (broadcast_shape(operand_shape(s, 0), s.shape) != s.shape)
@@ -314,20 +321,24 @@ private:
         if (padding > window / 2) fail("padding is more than half the window");
         ProgramShape y = x;
         for (int d : {2, 3}) {
-            y.dims[d] = pooled_extent(x.dims[d], window, stride, padding);
+            y.dims[d] = pooled_extent(x.dims[d], window, stride, padding, s.is_ceil());
             if (y.dims[d] < 1) fail("the window does not fit into " + x.text());
         }
         return y;
     }
 
     void infer_avg_pool_grad(ProgramStatement &s) const {
-        expect_operands(s, 1);
-        s.shape = operand_shape(s, 0);
-        if (s.shape.rank() != 4) fail(s.op + " needs a block value [n, c, h, w]");
-        s.shape.dims[2] = need(s, "h", 1);
-        s.shape.dims[3] = need(s, "w", 1);
+        expect_operands(s, 1), infer_size(s);
         if (pool_shape(s, s.shape) != operand_shape(s, 0))
             fail("dy " + operand_shape(s, 0).text() + " is not the pooled shape of " + s.shape.text());
+    }
+
+    // The operand's shape with the height and width that are stated.
+    void infer_size(ProgramStatement &s) const {
+        s.shape = operand_shape(s, 0);
+        if (!s.shape.is_block() || s.shape.rank() != 4) fail(s.op + " needs a block value [n, c, h, w]");
+        s.shape.dims[2] = need(s, "h", 1);
+        s.shape.dims[3] = need(s, "w", 1);
     }
 
     void infer_sum(ProgramStatement &s) const {
@@ -373,9 +384,25 @@ bool Program::is_block() const {
                        [](const ProgramStatement &s) { return s.shape.is_block(); });
 }
 
-int pooled_extent(int extent, int window, int stride, int padding) {
+int pooled_extent(int extent, int window, int stride, int padding, bool ceil) {
     const int span = extent + 2 * padding - window;
-    return span < 0 ? 0 : span / stride + 1;
+    if (span < 0) return 0;
+    const int rest = ceil && span % stride > 0 && (span / stride + 1) * stride < extent + padding;
+    return span / stride + 1 + rest;
+}
+
+AdaptiveWindow adaptive_window(int i, int in, int out) {
+    auto edge = [&](int number, int up) { return static_cast<int>((static_cast<long long>(number) * in + up) / out); };
+    return {edge(i, 0), edge(i + 1, out - 1)};
+}
+
+int largest_adaptive_window(int in, int out) {
+    int largest = 1;
+    for (int i = 0; i < out; i++) {
+        const AdaptiveWindow window = adaptive_window(i, in, out);
+        largest = std::max(largest, window.last - window.first);
+    }
+    return largest;
 }
 
 Program parse_program(const std::string &text) { return Parser().parse(text); }

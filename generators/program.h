@@ -34,11 +34,15 @@ struct ProgramOperand {
 struct ProgramStatement {
     std::string name, op, text;
     std::vector<ProgramOperand> operands;
-    std::map<std::string, int> attributes; // window, stride, padding, h, w, seed
+    std::map<std::string, int> attributes; // window, stride, padding, ceil, h, w, seed
     std::vector<int> axes;                 // of sum, ascending
     ProgramShape shape;
 
     bool is_input() const { return op == "input" || is_integer(); }
+    bool is_ceil() const {
+        auto found = attributes.find("ceil");
+        return found != attributes.end() && found->second;
+    }
     bool is_integer() const { return op == "valid" || op == "block" || op == "batch"; }
 };
 
@@ -52,7 +56,17 @@ struct Program {
 // Throws ProgramError.
 Program parse_program(const std::string &text);
 
-// Output extent of a pooling window along one dimension; 0 when the window does not fit.
-int pooled_extent(int extent, int window, int stride, int padding);
+// Output extent of a pooling window along one dimension; 0 when the window does not fit. ceil: one more window for a
+// rest, if it begins inside the image or before it.
+int pooled_extent(int extent, int window, int stride, int padding, bool ceil = false);
+
+// Adaptive windows along one dimension of `in` elements: the i-th of `out` is [first, last). The windows that cover
+// element j of the input are those of the two extents exchanged.
+struct AdaptiveWindow {
+    int first, last;
+};
+AdaptiveWindow adaptive_window(int i, int in, int out);
+// Elements of the largest window.
+int largest_adaptive_window(int in, int out);
 
 } // namespace cryolite

@@ -35,7 +35,7 @@ double tile_cost(const TileQuery &q, Tile tile) {
 Tile best_tile(const TileQuery &q, int accumulators) {
     Tile best;
     double best_cost = 0;
-    for (int x = 1; x <= std::min(q.x, accumulators); x++) {
+    for (int x = 1; x <= std::min({q.x, accumulators, q.most_x}); x++) {
         if (x % q.multiple_of_x != 0 && x != q.x) continue;
         for (int c = 1; c <= std::min({q.c, accumulators / x, q.most_c}); c++) {
             double cost = tile_cost(q, {x, c});
@@ -70,6 +70,24 @@ int linear_grad_weight_tile(int c, int k) {
     for (int tile = 1; tile < k; tile++)
         if (k % tile == 0 && long(c) * tile >= worth_a_task && cost(tile) <= 1.1 * least) return tile;
     return k;
+}
+
+int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
+    const int64_t few_sums = 2 << 20, l2_share = 256 << 10, tasks = 8;
+    if (4 * q.c * q.k * q.window * q.blocks < few_sums) return 0;
+    // A task reads its planes of dy of all blocks for every tile of input channels: they must stay in L2.
+    const int64_t plane = 4 * q.lanes * q.pixels * q.blocks, fit = std::min(l2_share / plane, q.k / tasks);
+    return fit < 2 ? 0 : largest_divisor(int(q.k), int(fit));
+}
+
+bool linear_in_tiles(int64_t c, int64_t k) {
+    const bool in_chunks = largest_divisor(int(c), 1024) >= 64 && largest_divisor(int(k), 32) >= 8;
+    return 4 * c * k > 4 << 20 && in_chunks;
+}
+
+int64_t linear_tile(int64_t c, int64_t k, bool forward) {
+    // Forward a result is a row of c weights; backward it is a column, of which a row should hold whole cache lines.
+    return forward ? largest_divisor(int(k), 64) : largest_divisor(int(c), 256);
 }
 
 } // namespace cryolite

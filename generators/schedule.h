@@ -3,6 +3,8 @@
 // two vector multiply-adds and two loads a cycle, with a latency of four.
 #pragma once
 
+#include <cstdint>
+
 namespace cryolite {
 
 struct Registers {
@@ -17,10 +19,10 @@ struct Tile {
 };
 
 struct TileQuery {
-    int x, c;              // extents to cover. Tiles need not divide them
-    int steps;             // multiply-adds per accumulator, which pay for its initialization and store
-    int most_c = 1 << 30;  // upper limit of Tile::c
-    int multiple_of_x = 1; // Tile::x is a multiple of it, or the whole extent
+    int x, c;                               // extents to cover. Tiles need not divide them
+    int steps;                              // multiply-adds per accumulator, which pay for its initialization and store
+    int most_x = 1 << 30, most_c = 1 << 30; // upper limits of Tile
+    int multiple_of_x = 1;                  // Tile::x is a multiple of it, or the whole extent
     // Extra cycles a step for each x and c of the tile: registers that values wait in, loads from beyond L1.
     double x_cycles = 0.02, c_cycles = 0.04;
 };
@@ -44,6 +46,20 @@ constexpr double grad_weight_x_cycles = 0.5;
 // Rows of the weight gradient [k, c] that make one task of linear_grad_weight: a divisor of k, large enough to keep the
 // registers busy and to be worth a task, small enough to give several tasks.
 int linear_grad_weight_tile(int c, int k);
+
+// Whether a linear layer c -> k should read its weights once a batch and not once a block: they are larger than what a
+// core's caches hold, and both extents divide into chunks.
+bool linear_in_tiles(int64_t c, int64_t k);
+// Results of one task then, a divisor of k, or of c for the gradient.
+int64_t linear_tile(int64_t c, int64_t k, bool forward);
+
+// Output channels that make one task of conv2d_grad_weight_tiles, a divisor of k; 0 where a sum for each block is
+// better.
+struct ConvWeightQuery {
+    int64_t c, k, window, pixels; // window: r * s; pixels of one output channel
+    int64_t lanes, blocks;
+};
+int64_t conv2d_grad_weight_tile(const ConvWeightQuery &query);
 
 // Width of the vectors along a dense dimension: at most `lanes`, a power of two, or all of an extent below 4.
 int vector_width(int extent, int lanes);

@@ -28,7 +28,9 @@ public:
         const int t = q.t(), columns = tile;
         set_dense(x, {q.lanes, q.w, q.h, q.c, 0});
         set_dense(dy, {q.lanes, q.wo(), q.ho(), columns, 0});
-        dy.dim(4).set_stride(q.lanes * q.wo() * q.ho() * q.k);
+        // Blocks are as far apart as the caller has them: x may be a range of another value's channels.
+        for (Halide::OutputImageParam side : {Halide::OutputImageParam(x), Halide::OutputImageParam(dy)})
+            side.dim(4).set_stride(Expr());
         set_dense(dw, {q.r, q.r, q.c, columns});
         set_dense(scratch, {int(s.scratch_elements)});
 

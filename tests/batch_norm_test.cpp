@@ -104,7 +104,9 @@ TEST(BatchNormTraps, T04_LargeOffsetsDoNotCancel) {
             // A mean in float32 is off by up to 6e-8 of the offset, which is 1e-3 of a deviation.
             EXPECT_NEAR(subject.train(data), subject.expected_loss(batch, data), 5e-3);
             expect_close(subject.running().mean, batch.mean, 1e-7);
-            expect_close(subject.running().var, batch.var, 1e-4);
+            // So is the mean of each block, from whose differences the merge takes what is between them: the fewer
+            // samples a block has, the more; with 8 lanes up to 4.5e-4.
+            expect_close(subject.running().var, batch.var, 5e-4);
             EXPECT_NEAR(subject.evaluate(data), subject.expected_loss(batch, data), 5e-3);
         }
     }

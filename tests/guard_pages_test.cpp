@@ -1,7 +1,9 @@
 // No kernel reads or writes outside of the values it is given.
+#include "codegen.h"
 #include "fixture.h"
 #include "guarded.h"
 #include "networks.h"
+#include "objects.h"
 #include "op_graph.h"
 #include "passes.h"
 #include "random_network.h"
@@ -35,6 +37,20 @@ TEST(GuardPages, NoKernelLeavesItsArguments) {
     };
     for (Define define : {lenet, lenet_scratch, mlp, plain}) run(*build(define, {.momentum = 0.9}));
     for (uint64_t seed = 0; seed < 40; seed++) run(*grow(random_genome(seed)));
+}
+
+// What the tests of an address sanitizer build run (kernel_targets): Halide's asan feature puts checks into kernels.
+TEST(GuardPages, KernelsOfTheAsanTargetAreInstrumented) {
+    CompileOptions options;
+    options.target = resolve_target(options).name + "-asan";
+    const KernelSpec linear{"linear", {{"lanes", "8"}, {"c", "5"}, {"k", "3"}}};
+    int cached = 0;
+    for (const CompiledObject &object : compile_kernels({linear}, resolve_target(options), options, cached)) {
+        int reports = 0;
+        for (const std::string &symbol : undefined_symbols(object.bytes, object.name))
+            reports += symbol.starts_with("__asan_report");
+        EXPECT_GT(reports, 0) << object.name;
+    }
 }
 
 TEST(GuardPagesDeathTest, TellWhoLeaves) {

@@ -85,7 +85,8 @@ TEST_P(OnnxNodes, GiveOnnxsNumbers) {
 // By the attribute alone, not by the number of outputs.
 TEST(BatchNormTraps, T11_OnnxsTrainingModeIsHonoured) {
     std::map<std::string, int> modes;
-    for (Json c : load_json("onnx_nodes.json.gz").at("cases")) {
+    const Json nodes = load_json("onnx_nodes.json.gz");
+    for (Json c : nodes.at("cases")) {
         if (c.at("op") != "BatchNormalization" || c.contains("skip")) continue;
         SCOPED_TRACE(c.at("name").get<std::string>());
         modes[c.at("mode")]++;

@@ -85,6 +85,7 @@ template <class F> void each_case(F f) {
     for (const OpDef *op : all_ops()) {
         if (!op->cases) continue;
         for (const Case &c : op->cases()) {
+            if (c.large && c.inputs[0].shape.elements() > 30000) continue; // seconds of reference, nothing new
             SCOPED_TRACE(text(*op, c));
             OpGraph graph(*op, c);
             ASSERT_NO_FATAL_FAILURE(f(*op, c, graph));
@@ -209,6 +210,7 @@ TEST(Ops, MergedPartsAreTheWhole) {
     for (auto [whole, partial] : split) {
         std::vector<Case> cases = find_op(partial)->cases();
         for (const Case &c : cases) {
+            if (c.large && c.inputs[0].shape.elements() > 30000) continue;
             SCOPED_TRACE(text(*find_op(whole), c));
             OpGraph op(*find_op(whole), c);
             PassContext pass{Mode::train, {}, context};
@@ -229,7 +231,7 @@ TEST(Ops, MergedPartsAreTheWhole) {
             TensorMap expected = interpret(op.graph, inputs).outputs, ours = interpret(lowered, in_blocks).outputs;
             for (const auto &[name, values] : expected)
                 for (size_t i = 0; i < values.size(); i++)
-                    ASSERT_NEAR(ours.at(name).at(i), values[i], 1e-12 * (1 + std::fabs(values[i]))) << name;
+                    ASSERT_NEAR(ours.at(name).at(i), values[i], 1e-12 * std::max(1.0, std::fabs(values[i]))) << name;
         }
     }
 }

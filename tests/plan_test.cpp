@@ -52,7 +52,7 @@ struct Walk {
     const Plan &plan;
     const ParameterTable &parameters;
     KernelContext context;
-    std::vector<ValueId> root; // behind aliases
+    std::vector<ValueId> root; // behind reshapes
     std::vector<bool> done;    // by node
     std::map<cryo_region, Memory> memory;
     std::vector<std::tuple<Range, ValueId>> touched; // in the arena, in this phase
@@ -61,7 +61,8 @@ struct Walk {
         : graph(graph), plan(plan), parameters(parameters), context(context), root(graph.values.size()),
           done(graph.nodes.size(), false) {
         for (const Node &node : graph.nodes)
-            for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
+            for (ValueId v : node.outputs)
+                root[size_t(v)] = node.op->place == Place::same ? root[size_t(node.inputs[0])] : v;
         for (const Node &node : graph.nodes)
             if (node.op == find_op("parameter") || node.op == find_op("state"))
                 memory[CRYO_REGION_PARAMETERS].write(place_of(node), node.outputs[0]);

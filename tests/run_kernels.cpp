@@ -78,7 +78,7 @@ struct Runner {
     const KernelTarget &target;
     const LinkedObjects &objects;
     const Times times;
-    std::vector<ValueId> root;  // by ValueId: behind aliases
+    std::vector<ValueId> root;  // by ValueId: behind reshapes
     std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;
 
@@ -87,7 +87,8 @@ struct Runner {
         : graph(graph), inputs(inputs), context(context), schedule(schedule), target(target), objects(objects),
           times(schedule_times(graph, context)), root(graph.values.size()), store(graph.values.size()) {
         for (const Node &node : graph.nodes)
-            for (ValueId v : node.outputs) root[size_t(v)] = node.op->alias ? root[size_t(node.inputs[0])] : v;
+            for (ValueId v : node.outputs)
+                root[size_t(v)] = node.op->place == Place::same ? root[size_t(node.inputs[0])] : v;
     }
 
     int64_t blocks() const { return (inputs.batch + context.lanes - 1) / context.lanes; }
@@ -177,6 +178,21 @@ struct Runner {
         if (op == "output") give(node.attrs.string("name"), read(node.inputs[0]));
     }
 
+    // Of concat and slice, block by block.
+    void move_channels(const Node &node) {
+        int64_t at = 0;
+        if (node.op->place == Place::inside) at = -node.attrs.integer("from") * channel(node.inputs[0]);
+        int64_t room = elements(node.outputs[0]);
+        for (ValueId v : node.inputs) {
+            for (int64_t block = 0; block < blocks(); block++)
+                for (int64_t i = std::max<int64_t>(-at, 0); i < elements(v) && at + i < room; i++)
+                    bits(node.outputs[0]).at(size_t(block * room + at + i)) =
+                        bits(v).at(size_t(block * elements(v) + i));
+            at += elements(v);
+        }
+    }
+    int64_t channel(ValueId v) const { return elements(v) / graph.shape(v)[1]; }
+
     // One call. block: which one; -1: all.
     void call(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t block, int64_t tile) {
         Guarded scratch{size_t(kernel.scratch)};
@@ -229,8 +245,12 @@ struct Runner {
     }
 
     void run(const Node &node, Space space) {
-        if (node.op->alias) return;
+        if (node.op->place == Place::same) return;
         for (ValueId v : node.outputs) make_room(v);
+        if (node.op->place != Place::own) {
+            move_channels(node);
+            return;
+        }
         if (space == Space::none) {
             grammar(node);
             return;

@@ -31,9 +31,15 @@ Json layers_json(const Graph &graph) {
     Json layers = Json::array();
     for (const Node &node : graph.nodes) {
         if (hidden.count(node.op->name) || node.outputs.empty()) continue;
+        Json inputs = Json::array(), attrs = Json::object();
+        for (ValueId v : node.inputs) inputs.push_back(graph.shape(v).dims);
+        for (const auto &[name, attr] : node.attrs.map)
+            if (auto *number = std::get_if<int64_t>(&attr)) attrs[name] = *number;
         layers.push_back({{"name", node.layer},
                           {"op", node.op->name},
                           {"shape", graph.shape(node.outputs[0]).text()},
+                          {"inputs", inputs}, // -1: the batch
+                          {"attributes", attrs},
                           {"source", node.source}});
     }
     return layers;

@@ -3,16 +3,23 @@
 #include "common.h"
 #include "conv2d_winograd.h"
 
+#include "schedule.h"
+
 namespace cryolite {
 
 static int64_t out_extent(int64_t in, int64_t window, const Node &n) {
     return (in + 2 * n.attrs.integer("padding") - window) / n.attrs.integer("stride") + 1;
 }
 static int64_t groups(const Node &n) { return n.attrs.has("groups") ? n.attrs.integer("groups") : 1; }
+// Where the window is one pixel, an image is as good as one row: rows that no tile divides then waste nothing.
+static bool by_pixels(const Shape &w, const Node &n) {
+    return w[2] * w[3] == 1 && n.attrs.integer("stride") == 1 && n.attrs.integer("padding") == 0;
+}
 static std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, const Node &node) {
+    const bool row = by_pixels(w, node);
     std::map<std::string, std::string> result{{"c", text(x[1])},
-                                              {"h", text(x[2])},
-                                              {"w", text(x[3])},
+                                              {"h", text(row ? 1 : x[2])},
+                                              {"w", text(row ? x[2] * x[3] : x[3])},
                                               {"k", text(w[0])},
                                               {"r", text(w[2])},
                                               {"s", text(w[3])},
@@ -21,8 +28,12 @@ static std::map<std::string, std::string> parameters(const Shape &x, const Shape
     if (groups(node) > 1) result["groups"] = text(groups(node));
     return result;
 }
-// Kernels see the groups of a block as blocks of fewer channels, one after another (kernels.md).
-static KernelArg in_groups(KernelArg arg, const Node &node) {
+// Images as kernels see them: the groups of a block are blocks of fewer channels, one after another (kernels.md).
+static KernelArg image_arg(KernelArg arg, const Shape &w, const Node &node) {
+    if (by_pixels(w, node)) {
+        arg.extents.at(1) *= arg.extents.at(2);
+        arg.extents.at(2) = 1;
+    }
     arg.extents.at(3) /= groups(node);
     arg.extents.at(4) *= groups(node);
     return arg;
@@ -75,8 +86,8 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .flops = flops(w, g.shape(n.outputs[0]), context)};
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
-    kernel.args.push_back(in_groups(output_arg(g, n, 0, context), n));
-    kernel.args[0] = in_groups(kernel.args[0], n);
+    kernel.args.push_back(image_arg(output_arg(g, n, 0, context), w, n));
+    kernel.args[0] = image_arg(kernel.args[0], w, n);
     return kernel;
 }
 
@@ -153,8 +164,8 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
     const Shape &w = g.shape(n.inputs[1]);
     return {.generator = "conv2d_grad_input",
             .parameters = parameters(g.shape(n.outputs[0]), w, n),
-            .args = {in_groups(input_arg(g, n, 0, context), n), input_arg(g, n, 1, context),
-                     in_groups(output_arg(g, n, 0, context), n)},
+            .args = {image_arg(input_arg(g, n, 0, context), w, n), input_arg(g, n, 1, context),
+                     image_arg(output_arg(g, n, 0, context), w, n)},
             .flops = flops(w, g.shape(n.inputs[0]), context)};
 }
 static Shape weight_shape(const Graph &g, const Node &n) {
@@ -162,8 +173,21 @@ static Shape weight_shape(const Graph &g, const Node &n) {
                  n.attrs.integer("s")};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
+static int64_t weight_tile(const Shape &w, const Shape &y, const Node &n, const KernelContext &context) {
+    if (groups(n) > 1) return 0;
+    return conv2d_grad_weight_tile({.c = w[1],
+                                    .k = w[0],
+                                    .window = w[2] * w[3],
+                                    .pixels = y[2] * y[3],
+                                    .lanes = context.lanes,
+                                    .blocks = context.max_blocks()});
+}
 static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
     if (lower_conv2d_grad_weight_to_winograd(r, n, context)) return;
+    if (weight_tile(weight_shape(r.from, n), r.from.shape(n.inputs[1]), n, context)) {
+        r.bind(n.outputs[0], r.to.add1("conv2d_grad_weight_tiles", r.inputs(n), n.attrs, n.layer, n.source));
+        return;
+    }
     ValueId partial = r.to.add1("conv2d_grad_weight_partial", r.inputs(n), n.attrs, n.layer, n.source);
     r.bind(n.outputs[0],
            r.to.add1("sum_merge", {partial}, {{"mean_count", int64_t(0)}, {"shape", r.from.shape(n.outputs[0]).dims}},
@@ -175,13 +199,41 @@ static std::vector<ValueType> infer_weight_partial(const Graph &g, const Node &n
     return {{shape, Type::f32}};
 }
 static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape w = weight_shape(g, n);
     KernelArg dw = output_arg(g, n, 0, context);
     dw.extents.at(3) /= groups(n);
     dw.extents.push_back(groups(n));
     return {.generator = "conv2d_grad_weight",
-            .parameters = parameters(g.shape(n.inputs[0]), weight_shape(g, n), n),
-            .args = {in_groups(input_arg(g, n, 0, context), n), in_groups(input_arg(g, n, 1, context), n), dw},
-            .flops = flops(weight_shape(g, n), g.shape(n.inputs[1]), context)};
+            .parameters = parameters(g.shape(n.inputs[0]), w, n),
+            .args = {image_arg(input_arg(g, n, 0, context), w, n), image_arg(input_arg(g, n, 1, context), w, n), dw},
+            .flops = flops(w, g.shape(n.inputs[1]), context)};
+}
+static Kernel kernel_weight_tiles(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape w = weight_shape(g, n), &y = g.shape(n.inputs[1]);
+    // A graph may ask for tiles where they are not worth it.
+    const int64_t tile = std::max(weight_tile(w, y, n, context), int64_t(largest_divisor(int(w[0]), 8)));
+    auto all_blocks = [&](int input) {
+        KernelArg arg = image_arg(input_arg(g, n, input, context), w, n);
+        arg.extents.pop_back();
+        arg.all_blocks = true;
+        return arg;
+    };
+    KernelArg x = all_blocks(0), dy = all_blocks(1);
+    dy.extents[3] = tile;
+    dy.tile_stride = dy.extents[0] * dy.extents[1] * dy.extents[2] * tile;
+    Kernel kernel{.generator = "conv2d_grad_weight_tiles",
+                  .parameters = parameters(g.shape(n.inputs[0]), w, n),
+                  .args = {{.kind = KernelArg::batch, .extents = {}},
+                           x,
+                           dy,
+                           {.kind = KernelArg::output,
+                            .index = 0,
+                            .extents = {w[3], w[2], w[1], tile, 1},
+                            .tile_stride = w[3] * w[2] * w[1] * tile}},
+                  .tiles = w[0] / tile,
+                  .flops = flops(w, y, context) * double(tile * context.max_blocks()) / double(w[0])};
+    kernel.parameters["tile"] = text(tile);
+    return kernel;
 }
 
 // Shapes of x, weight and y.
@@ -257,7 +309,15 @@ static std::vector<Case> weight_cases() {
     });
 }
 
-extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op;
+// Tiles are for one group.
+static std::vector<Case> tile_cases() {
+    std::vector<Case> cases = weight_cases();
+    std::erase_if(cases, [](const Case &c) { return c.attrs.has("groups"); });
+    return cases;
+}
+
+extern const OpDef conv2d_op, conv2d_grad_input_op, conv2d_grad_weight_op, conv2d_grad_weight_partial_op,
+    conv2d_grad_weight_tiles_op;
 const OpDef conv2d_op = {.name = "conv2d",
                          .summary = "2-D convolution",
                          .min_inputs = 2,
@@ -298,5 +358,15 @@ const OpDef conv2d_grad_weight_partial_op = {.name = "conv2d_grad_weight_partial
                                              .reference = partial_reference,
                                              .cases = weight_cases,
                                              .no_gradient = made_by_lowering};
+const OpDef conv2d_grad_weight_tiles_op = {.name = "conv2d_grad_weight_tiles",
+                                           .summary = "the same over all blocks, for a tile of output channels a task",
+                                           .min_inputs = 2,
+                                           .max_inputs = 2,
+                                           .infer = infer_weight,
+                                           .kernel = kernel_weight_tiles,
+                                           .masked_input = 1,
+                                           .reference = weight_reference,
+                                           .cases = tile_cases,
+                                           .no_gradient = made_by_lowering};
 
 } // namespace cryolite

@@ -118,6 +118,9 @@ static Ids tanh_gradient(Graph &g, const Node &n, const Ids &dy) {
 static Ids relu_gradient(Graph &g, const Node &n, const Ids &dy) {
     return {g.add1("relu_grad", {dy[0], n.outputs[0]}, {}, n.layer)};
 }
+static Ids relu6_gradient(Graph &g, const Node &n, const Ids &dy) {
+    return {g.add1("relu6_grad", {dy[0], n.outputs[0]}, {}, n.layer)};
+}
 static Ids no_gradient(Graph &, const Node &n, const Ids &) { return Ids(n.inputs.size(), no_value); }
 
 static double add_of(double a, double b) { return a + b; }
@@ -128,6 +131,7 @@ static double max_of(double a, double b) { return std::isnan(a) || a > b ? a : b
 static double min_of(double a, double b) { return std::isnan(a) || a < b ? a : b; }
 static double ge_of(double a, double b) { return a >= b; }
 static double relu_grad_of(double dy, double x) { return x <= 0 ? 0 : dy; }
+static double relu6_grad_of(double dy, double x) { return x <= 0 || x >= 6 ? 0 : dy; }
 static double neg_of(double x) { return -x; }
 static double exp_of(double x) { return std::exp(x); }
 static double log_of(double x) { return std::log(x); }
@@ -139,18 +143,21 @@ static double reciprocal_of(double x) { return 1 / x; }
 static double sigmoid_of(double x) { return 1 / (1 + std::exp(-x)); }
 static double tanh_of(double x) { return std::tanh(x); }
 static double relu_of(double x) { return x < 0 ? 0 : x; }
+static double relu6_of(double x) { return x < 0 ? 0 : x > 6 ? 6 : x; }
 
 static std::vector<Case> unary_cases_between(double low, double high) {
     return cases_of({"[n,3,2,1]", "[7]", "[]"}, {}, low, high) + large(cases_of({"[n,64,56,56]"}, {}, low, high));
 }
 static std::vector<Case> unary_cases() { return unary_cases_between(-2, 2); }
 static std::vector<Case> positive_cases() { return unary_cases_between(0.5, 2); }
+static std::vector<Case> relu6_cases() { return unary_cases_between(-4, 10); }
 static std::vector<Case> binary_cases() {
     return cases_of({"[n,3,2,5] [n,3,2,5]", "[n,3,2,5] [1,3,1,1]", "[1,3,1,1] [n,3,2,5]", "[n,1] [1,5]", "[n,3] []",
                      "[] [n,3]", "[] []", "[7] [1]", "[n,3] [n,3]"},
                     {}, 0.5, 2);
 }
 static std::vector<Case> relu_grad_cases() { return cases_of({"[n,3,2,5] [n,3,2,5]", "[7] [7]"}); }
+static std::vector<Case> relu6_grad_cases() { return cases_of({"[n,3,2,5] [n,3,2,5]", "[7] [7]"}, {}, -4, 10); }
 
 // Of finite garbage in padding lanes these can make infinities and NaN, which a product with a zero gradient keeps:
 // their results are masked where they are made.
@@ -181,6 +188,7 @@ CRYO_UNARY(log, 10, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(neg, 1, Padding::if_all, nullptr, unary_cases)
 CRYO_UNARY(reciprocal, 4, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(relu, 1, Padding::if_all, nullptr, unary_cases)
+CRYO_UNARY(relu6, 2, Padding::if_all, nullptr, relu6_cases)
 CRYO_UNARY(rsqrt, 6, Padding::garbage, lower_masked, positive_cases)
 CRYO_UNARY(sigmoid, 10, Padding::garbage, nullptr, unary_cases)
 CRYO_UNARY(sqrt, 6, Padding::if_all, lower_masked, positive_cases)
@@ -209,6 +217,7 @@ CRYO_BINARY(max, max_of, max_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(min, min_of, min_gradient, Padding::if_all, nullptr, binary_cases)
 CRYO_BINARY(mul, mul_of, mul_gradient, Padding::if_any, nullptr, binary_cases)
 CRYO_BINARY_FLAT(relu_grad, relu_grad_of, nullptr, Padding::if_any, nullptr, relu_grad_cases, made_by_gradients)
+CRYO_BINARY_FLAT(relu6_grad, relu6_grad_of, nullptr, Padding::if_any, nullptr, relu6_grad_cases, made_by_gradients)
 CRYO_BINARY(sub, sub_of, sub_gradient, Padding::if_all, nullptr, binary_cases)
 
 // ---- broadcast, mask, uniform

@@ -40,6 +40,49 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
     return block_kernel("linear_grad_input", g, n, context);
 }
 
+// Weights that no cache holds: a task makes a tile of the results for all blocks.
+static int64_t result_tile(const Shape &w, bool forward) { return linear_tile(w[1], w[0], forward); }
+static bool in_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
+    return context.max_blocks() > 1 && linear_in_tiles(g.shape(n.inputs[1])[1], g.shape(n.inputs[1])[0]) &&
+           result_tile(g.shape(n.inputs[1]), forward) >= 8;
+}
+static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!in_tiles(r.from, n, context, true)) return r.copy(n);
+    r.bind(n.outputs[0], r.to.add1("linear_tiles", r.inputs(n), n.attrs, n.layer, n.source));
+}
+static void lower_input(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!in_tiles(r.from, n, context, false)) return r.copy(n);
+    r.bind(n.outputs[0], r.to.add1("linear_grad_input_tiles", r.inputs(n), n.attrs, n.layer, n.source));
+}
+static Kernel result_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
+    const Shape &w = g.shape(n.inputs[1]);
+    const int64_t c = w[1], k = w[0], v = context.lanes, tile = result_tile(w, forward);
+    Kernel kernel{
+        .generator = forward ? "linear_tiles" : "linear_grad_input_tiles",
+        .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}, {"max_batch", text(context.max_batch)}},
+        .args = {{.kind = KernelArg::batch, .extents = {}}},
+        .tiles = (forward ? k : c) / tile,
+        .flops = 2.0 * double(v * context.max_blocks() * tile * (forward ? c : k))};
+    kernel.args.push_back({.kind = KernelArg::input, .index = 0, .extents = {v, forward ? c : k}, .all_blocks = true});
+    if (forward)
+        kernel.args.push_back({.kind = KernelArg::input, .index = 1, .extents = {c, tile}, .tile_stride = c * tile});
+    else
+        kernel.args.push_back(
+            {.kind = KernelArg::input, .index = 1, .extents = {tile, k}, .tile_stride = tile, .strides = {1, c}});
+    if (forward) kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    if (n.inputs.size() > 2)
+        kernel.args.push_back({.kind = KernelArg::input, .index = 2, .extents = {tile}, .tile_stride = tile});
+    kernel.args.push_back(
+        {.kind = KernelArg::output, .index = 0, .extents = {v, tile}, .tile_stride = v * tile, .all_blocks = true});
+    return kernel;
+}
+static Kernel kernel_result_tiles(const Graph &g, const Node &n, const KernelContext &context) {
+    return result_tiles(g, n, context, true);
+}
+static Kernel kernel_input_tiles(const Graph &g, const Node &n, const KernelContext &context) {
+    return result_tiles(g, n, context, false);
+}
+
 static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
     return {{Shape{Shape::batch, g.shape(n.inputs[1])[1]}, Type::f32}};
 }
@@ -103,7 +146,8 @@ static std::vector<Case> cases() {
                            "[n,4096] [1000,4096] [1000]"}));
 }
 static std::vector<Case> input_cases() {
-    return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]", "[n,101] [101,257]"});
+    return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]", "[n,101] [101,257]"}) +
+           large(cases_of({"[n,136] [136,328]"}));
 }
 static std::vector<Case> weight_cases() {
     return cases_of({"[n,5] [n,3]", "[n,1] [n,1]", "[n,7] [n,1]", "[n,64] [n,8]", "[n,257] [n,101]"});
@@ -112,13 +156,15 @@ static std::vector<Case> tile_cases() {
     return cases_of({"[b,4,5] [n,3]", "[b,4,1] [n,1]", "[b,4,7] [n,1]", "[b,4,400] [n,120]"}); // b, lanes, c
 }
 
-extern const OpDef linear_op, linear_grad_input_op, linear_grad_weight_op, linear_grad_weight_tiles_op;
+extern const OpDef linear_op, linear_grad_input_op, linear_grad_weight_op, linear_grad_weight_tiles_op, linear_tiles_op,
+    linear_grad_input_tiles_op;
 const OpDef linear_op = {.name = "linear",
                          .summary = "x weight^T + bias",
                          .min_inputs = 2,
                          .max_inputs = 3,
                          .infer = infer,
                          .gradient = gradient,
+                         .lower = lower,
                          .kernel = kernel,
                          .reference = reference,
                          .cases = cases};
@@ -127,6 +173,7 @@ const OpDef linear_grad_input_op = {.name = "linear_grad_input",
                                     .min_inputs = 2,
                                     .max_inputs = 2,
                                     .infer = infer_input,
+                                    .lower = lower_input,
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,
@@ -151,6 +198,25 @@ const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
                                            .reference = weight_reference,
                                            .cases = tile_cases,
                                            .no_gradient = made_by_lowering};
+const OpDef linear_tiles_op = {.name = "linear_tiles",
+                               .summary = "linear for all blocks, for a tile of the results a task",
+                               .min_inputs = 2,
+                               .max_inputs = 3,
+                               .infer = infer,
+                               .kernel = kernel_result_tiles,
+                               .reference = reference,
+                               .cases = cases,
+                               .no_gradient = made_by_lowering};
+const OpDef linear_grad_input_tiles_op = {.name = "linear_grad_input_tiles",
+                                          .summary = "linear_grad_input for all blocks, for a tile of dx a task",
+                                          .min_inputs = 2,
+                                          .max_inputs = 2,
+                                          .infer = infer_input,
+                                          .kernel = kernel_input_tiles,
+                                          .padding = Padding::if_all,
+                                          .reference = input_reference,
+                                          .cases = input_cases,
+                                          .no_gradient = made_by_lowering};
 
 // ---- pack and unpack
 static std::vector<ValueType> infer_pack(const Graph &, const Node &n) {

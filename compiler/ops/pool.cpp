@@ -6,8 +6,12 @@
 
 namespace cryolite {
 
+// With ceil one more window for a rest, if it begins inside the image or before it: PyTorch's ceil_mode.
+static bool is_ceil(const Attrs &attrs) { return attrs.has("ceil") && attrs.integer("ceil") != 0; }
 static int64_t out_extent(int64_t in, const Attrs &attrs) {
-    return (in + 2 * attrs.integer("padding") - attrs.integer("window")) / attrs.integer("stride") + 1;
+    int64_t padding = attrs.integer("padding"), stride = attrs.integer("stride");
+    int64_t span = in + 2 * padding - attrs.integer("window"), windows = span / stride + 1;
+    return windows + (is_ceil(attrs) && span % stride > 0 && windows * stride < in + padding);
 }
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]);
@@ -49,17 +53,28 @@ static void each_window(const Node &node, const std::vector<int64_t> &x, const s
                         f(size_t((plane * y[2] + i) * y[3] + j), inside ? (plane * x[2] + yy) * x[3] + xx : -1);
                     }
 }
-static double area(const Node &n) { return double(n.attrs.integer("window") * n.attrs.integer("window")); }
+// Elements of each window of an image, padding counted; with ceil, what lies behind the padding does not count.
+static std::vector<double> areas(const Node &n, const std::vector<int64_t> &x, const std::vector<int64_t> &y) {
+    int64_t window = n.attrs.integer("window"), stride = n.attrs.integer("stride"),
+            padding = n.attrs.integer("padding");
+    auto extent = [&](int64_t i, int64_t size) { return std::min(window, size + 2 * padding - i * stride); };
+    std::vector<double> result;
+    for (int64_t i = 0; i < y[2]; i++)
+        for (int64_t j = 0; j < y[3]; j++) result.push_back(double(extent(i, x[2]) * extent(j, x[3])));
+    return result;
+}
 static void avg_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    std::vector<double> area = areas(n, in[0]->shape, out[0]->shape);
     each_window(n, in[0]->shape, out[0]->shape, [&](size_t o, int64_t i) {
-        if (i >= 0) out[0]->data[o] += in[0]->data[size_t(i)] / area(n);
+        if (i >= 0) out[0]->data[o] += in[0]->data[size_t(i)] / area[o % area.size()];
     });
 }
 static void avg_grad_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
     std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    std::vector<double> area = areas(n, out[0]->shape, in[0]->shape);
     each_window(n, out[0]->shape, in[0]->shape, [&](size_t o, int64_t i) {
-        if (i >= 0) out[0]->data[size_t(i)] += in[0]->data[o] / area(n);
+        if (i >= 0) out[0]->data[size_t(i)] += in[0]->data[o] / area[o % area.size()];
     });
 }
 static void max_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
@@ -83,22 +98,25 @@ static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, c
 }
 
 // Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window
-// sees; windows that are loops, and large ones that overlap.
+// sees; windows that are loops, and large ones that overlap. With ceil: a last window that reaches out, with and
+// without padding, one that would begin in the right padding and so is none, one beside a loop.
 static std::vector<Case> pool_cases() {
     auto of = [](const char *shape, int64_t window, int64_t stride, int64_t padding) {
         return case_of(shape, {{"window", window}, {"stride", stride}, {"padding", padding}});
     };
-    return {of("[n,2,5,5]", 5, 5, 0),
-            of("[n,1,7,5]", 2, 3, 0),
-            of("[n,2,5,7]", 3, 2, 1),
-            of("[n,3,4,4]", 3, 1, 1),
-            of("[n,3,1,1]", 1, 1, 0),
-            of("[n,1,1,1]", 2, 2, 1),
-            of("[n,1,5,5]", 2, 2, 0),
-            of("[n,1,7,7]", 7, 7, 0),
-            of("[n,2,8,8]", 4, 4, 0),
-            of("[n,1,9,9]", 5, 1, 2),
-            large({of("[n,64,56,56]", 3, 2, 1)})[0]};
+    auto ceil = [&](const char *shape, int64_t window, int64_t stride, int64_t padding) {
+        Case c = of(shape, window, stride, padding);
+        c.attrs.map["ceil"] = int64_t(1);
+        return c;
+    };
+    return {of("[n,2,5,5]", 5, 5, 0),   of("[n,1,7,5]", 2, 3, 0),
+            of("[n,2,5,7]", 3, 2, 1),   of("[n,3,4,4]", 3, 1, 1),
+            of("[n,3,1,1]", 1, 1, 0),   of("[n,1,1,1]", 2, 2, 1),
+            of("[n,1,5,5]", 2, 2, 0),   of("[n,1,7,7]", 7, 7, 0),
+            of("[n,2,8,8]", 4, 4, 0),   of("[n,1,9,9]", 5, 1, 2),
+            ceil("[n,2,6,5]", 3, 2, 0), ceil("[n,1,6,7]", 3, 2, 1),
+            ceil("[n,1,3,4]", 2, 2, 1), ceil("[n,1,5,8]", 2, 3, 0),
+            ceil("[n,1,9,8]", 6, 2, 0), large({of("[n,64,56,56]", 3, 2, 1)})[0]};
 }
 // Of the same windows: dy, or dy, x and y.
 static std::vector<Case> pool_grad_cases(bool max) {

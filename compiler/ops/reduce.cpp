@@ -218,7 +218,7 @@ const OpDef reshape_op = {.name = "reshape",
                           .max_inputs = 1,
                           .infer = infer_reshape,
                           .gradient = reshape_gradient,
-                          .alias = true,
+                          .place = Place::same,
                           .padding = Padding::if_all,
                           .reference = reshape_reference,
                           .cases = reshape_cases};

@@ -98,7 +98,7 @@ struct Simplifier {
             return make("broadcast", {number(0, node)}, as_shape, node)[0];
         if (ValueId same = identity(rewriter.to, node, inputs, shape); same != no_value) return same;
         if (ValueId folded = fold(node, inputs, shape); folded != no_value) return folded;
-        if (!node.op->alias) return no_value;
+        if (node.op->place != Place::same) return no_value;
         // A number has no storage to alias; repeated to a shape, it has.
         if (is_constant(rewriter.to, inputs[0])) return make("broadcast", inputs, as_shape, node)[0];
         const Node &source = rewriter.to.producer(inputs[0]);

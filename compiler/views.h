@@ -1,0 +1,19 @@
+// Where values lie that have no storage of their own: behind reshape, in a slice, inside a concat.
+#ifndef CRYOLITE_VIEWS_H
+#define CRYOLITE_VIEWS_H
+
+#include "op.h"
+
+namespace cryolite {
+
+// A range of another value's storage. The lanes of an element are not counted: offsets are those of one sample.
+struct View {
+    ValueId root = no_value; // has storage of its own; the value itself, where it has
+    int64_t first = 0;       // element of the root
+};
+
+// By ValueId. graph: lowered, after place_concats, or anything without concats; else an InternalError.
+std::vector<View> find_views(const Graph &graph);
+
+} // namespace cryolite
+#endif

@@ -1,0 +1,57 @@
+// What the convolution generators share: the shape, its parameters, conditions at the border of the image.
+#pragma once
+
+#include "lanes.h"
+
+namespace cryolite {
+
+// Of one group; the groups of a block lie one after another, as blocks of fewer channels.
+struct ConvShape {
+    int lanes, blocks, groups, c, h, w, k, r, s, stride, padding;
+
+    int ho() const { return (h + 2 * padding - r) / stride + 1; }
+    int wo() const { return (w + 2 * padding - s) / stride + 1; }
+};
+
+inline Halide::Expr within(const Halide::Expr &i, int extent) { return i >= 0 && i < extent; }
+
+// Tells loop partitioning that most tiles lie inside.
+inline Halide::Expr inner_clamp(const Halide::Expr &i, int extent) { return clamp(likely(i), 0, extent - 1); }
+
+template <class Derived> class ConvBase : public Halide::Generator<Derived> {
+public:
+    Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
+        s{"s", 1}, stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
+
+protected:
+    ConvShape shape() const {
+        const int v = resolve_lanes(this->get_target(), lanes);
+        const int g = groups, of_x = c, of_y = k;
+        if (g < 1 || of_x % g || of_y % g) throw Halide::CompileError("the groups do not divide the channels");
+        ConvShape q{v, resolve_blocks(n, v), g, of_x / g, h, w, of_y / g, r, s, stride, padding};
+        if (q.stride < 1 || q.padding < 0 || q.h + 2 * q.padding < q.r || q.w + 2 * q.padding < q.s)
+            throw Halide::CompileError("the window does not fit the padded input");
+        return q;
+    }
+    int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
+
+    // A window's columns share vectors of the source: with 16 registers more than these leave none for the sums.
+    int most_x() const {
+        const ConvShape q = shape();
+        if (registers_of(this->get_target(), q.lanes).count >= 32) return 1 << 30;
+        return q.c == 1 && q.k == 1 ? 4 : 3;
+    }
+
+    template <class B> static void set_input(B &x, const ConvShape &q) {
+        set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks * q.groups});
+    }
+    template <class B> static void set_output(B &y, const ConvShape &q) {
+        set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, q.blocks * q.groups});
+    }
+    template <class B> static void set_weight(B &weight, const ConvShape &q) {
+        set_dense(weight, {q.s, q.r, q.c, q.k * q.groups});
+    }
+};
+
+} // namespace cryolite

@@ -1,0 +1,155 @@
+// Generators `conv2d_grad_weight`, for one block, and `conv2d_grad_weight_tiles`, for a tile of output channels over
+// all blocks (kernels.md). dw = sum over lanes and output pixels of x * dy.
+#include "conv2d.h"
+
+#include <algorithm>
+
+namespace cryolite {
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var;
+
+namespace {
+
+// A tile of sums in registers: s columns and r rows of the window by c input channels by k output channels, over all
+// pixels. The parameters tile_x, tile_c and tile_k ask for s, c and k. Rows are together where there is one channel: a
+// depthwise convolution has too few sums otherwise.
+struct WeightTile {
+    int s = 1, c = 1, k = 1, r = 1;
+
+    int count() const { return s * r * c * k; }
+};
+
+WeightTile choose_tile(const ConvShape &q, const WeightTile &wanted, const Registers &registers) {
+    if (wanted.s > 0 && wanted.c > 0 && wanted.k > 0)
+        return {std::min(wanted.s, q.s), std::min(wanted.c, q.c), std::min(wanted.k, q.k)};
+    const int most = registers.accumulators(), steps = q.wo() * q.ho() * q.blocks;
+    const int most_k = registers.count >= 32 ? most : 3; // vectors of dy that wait in registers
+    WeightTile best;
+    double best_cost = 0;
+    auto consider = [&](const WeightTile &t) {
+        // In terms of the model: s * r * c vectors of x, k of dy. Window columns share vectors of x over time.
+        double waste = double(ceil_div(q.s, t.s) * t.s) / q.s * (ceil_div(q.c, t.c) * t.c) / q.c;
+        TileQuery query{.x = t.s * t.r * t.c, .c = q.k, .steps = steps};
+        double odd = t.count() % 4 ? 1.02 : 1; // the lane sums then take narrower vectors
+        if (t.s < q.s) odd *= 1.03;            // vectors of x are loaded again for the other columns
+        double cost = tile_cost(query, {t.s * t.r * t.c, t.k}) * waste * odd;
+        // With few registers tiles are small, and vectors that no column before has loaded, of planes far apart, show.
+        if (registers.count < 32) cost += 0.5 * (t.c * t.r * std::min(t.s, q.stride) + t.k) / t.count() * waste;
+        if (best_cost == 0 || cost < best_cost) best = t, best_cost = cost;
+    };
+    for (int s = std::min(q.s, most); s >= 1; s--)
+        for (int c = 1; c <= std::min(q.c, most / s); c++)
+            for (int k = 1; k <= std::min({q.k, most / (s * c), most_k}); k++) {
+                consider({s, c, k});
+                if (q.c == 1 && q.r > 1 && s == q.s && s * q.r * k <= most) consider({s, c, k, q.r});
+            }
+    return best;
+}
+
+// First index of tile i of size `tile`, the last of which overlaps the one before.
+Expr base(const Expr &i, int tile, int extent) { return extent % tile ? min(i * tile, extent - tile) : i * tile; }
+
+class WeightGradient {
+public:
+    WeightGradient(const ConvShape &q, const WeightTile &tile) : q(q), t(tile) {}
+
+    // `blocks` of x and dy are summed up.
+    template <class X, class Dy, class Dw> void define(X &x, Dy &dy, Dw &dw, const Expr &blocks) {
+        d = RDom(0, q.wo(), 0, q.ho(), 0, blocks);
+        Expr row = d.y * q.stride + base(ro, t.r, q.r) + e / (t.k * t.s) % t.r - q.padding;
+        Expr column = d.x * q.stride + base(so, t.s, q.s) + e / t.k % t.s - q.padding;
+        Expr input_channel = base(co, t.c, q.c) + e / (t.k * t.s * t.r);
+        Expr output_channel = base(ko, t.k, q.k) + e % t.k;
+        Expr value, block = d.z * q.groups + g;
+        if (q.padding) {
+            Expr inside = within(column, q.w);
+            // Rows of their own are skipped. A domain of one row would be folded into the bounds of ro.
+            if (t.r == 1 && q.ho() > 1)
+                d.where(within(row, q.h));
+            else
+                inside = within(row, q.h) && inside;
+            value = select(inside, likely(x(l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), input_channel, block)),
+                           0.f);
+        } else {
+            value = x(l, column, row, input_channel, block);
+        }
+        sum(l, e, so, ro, co, ko, g) = nothing();
+        sum(l, e, so, ro, co, ko, g) += value * dy(l, d.x, d.y, output_channel, block);
+
+        LaneSums lane_sums(sum, q.lanes, t.count(), {so, ro, co, ko, g});
+        auto within_tile = [](const Expr &i, int tile, int extent) { return i - base(i / tile, tile, extent); };
+        Expr pixel = within_tile(s, t.s, q.s) + t.s * (within_tile(r, t.r, q.r) + t.r * within_tile(c, t.c, q.c));
+        Expr place = within_tile(k, t.k, q.k) + t.k * pixel;
+        dw(s, r, c, k, g) = lane_sums.result()(place, s / t.s, r / t.r, c / t.c, k / t.k, g);
+        schedule(dw, lane_sums);
+    }
+
+private:
+    // The loop over output channels is inside the one over input channels: a tile's x stays in cache meanwhile. Vectors
+    // of dy wait in registers, those of x pass.
+    void schedule(Func dw, LaneSums &lane_sums) {
+        Var si("si"), ri("ri"), ci("ci"), ki("ki");
+        dw.split(s, so, si, t.s, TailStrategy::GuardWithIf).split(c, co, ci, t.c, TailStrategy::GuardWithIf);
+        dw.split(k, ko, ki, t.k, TailStrategy::GuardWithIf).split(r, ro, ri, t.r, TailStrategy::GuardWithIf);
+        dw.reorder(si, ri, ci, ki, so, ro, ko, co, g).unroll(si).unroll(ri).unroll(ci).unroll(ki).never_partition_all();
+        lane_sums.compute_at(dw, so);
+        sum.compute_at(dw, so).bound(l, 0, q.lanes).bound(e, 0, t.count());
+        sum.vectorize(l, q.lanes).unroll(e);
+        sum.update().reorder(l, e, d.x, d.y, d.z).vectorize(l, q.lanes).unroll(e).never_partition_all();
+        if (q.padding) sum.update().partition(d.x, Halide::Partition::Auto);
+        if (q.padding && t.r > 1) sum.update().partition(d.y, Halide::Partition::Auto);
+    }
+
+    ConvShape q;
+    WeightTile t;
+    Var l{"l"}, e{"e"}, so{"so"}, ro{"ro"}, r{"r"}, co{"co"}, ko{"ko"}, g{"g"}, s{"s"}, c{"c"}, k{"k"};
+    Func sum{"sum"};
+    RDom d; // output column, output row, block
+};
+
+} // namespace
+
+class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
+public:
+    GeneratorParam<int> tile_k{"tile_k", 0};
+    Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
+    Output<Buffer<float, 5>> dw{"dw"};
+
+    void generate() {
+        const ConvShape q = shape();
+        set_input(x, q);
+        set_output(dy, q);
+        set_dense(dw, {q.s, q.r, q.c, q.k, q.groups});
+        WeightGradient(q, choose_tile(q, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)))
+            .define(x, dy, dw, q.blocks);
+    }
+};
+
+// Sums over all blocks, so that a network's largest weights need no partial sum for each block: those would be written
+// and read again, for 512 -> 512 channels and 8 blocks 150 MB.
+class Conv2dGradWeightTiles : public ConvBase<Conv2dGradWeightTiles> {
+public:
+    GeneratorParam<int> tile{"tile", 0}, tile_k{"tile_k", 0};
+    Input<int> batch{"batch"};
+    Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
+    Output<Buffer<float, 5>> dw{"dw"};
+
+    void generate() {
+        const ConvShape q = shape();
+        if (q.groups > 1) throw Halide::CompileError("tiles are for convolutions of one group");
+        ConvShape part = q;
+        if (tile) part.k = tile;
+        set_dense(x, {q.lanes, q.w, q.h, q.c, 0});
+        set_dense(dy, {q.lanes, q.wo(), q.ho(), part.k, 0});
+        dy.dim(4).set_stride(q.lanes * q.wo() * q.ho() * q.k);
+        set_dense(dw, {q.s, q.r, q.c, part.k, 1});
+        ConvShape model = part;
+        model.blocks = 4; // how long a sum is: enough to pay for its end
+        WeightGradient(part, choose_tile(model, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)))
+            .define(x, dy, dw, (batch + q.lanes - 1) / q.lanes);
+    }
+};
+
+} // namespace cryolite
+
+HALIDE_REGISTER_GENERATOR(cryolite::Conv2dGradWeight, conv2d_grad_weight)
+HALIDE_REGISTER_GENERATOR(cryolite::Conv2dGradWeightTiles, conv2d_grad_weight_tiles)

@@ -1,0 +1,128 @@
+// Generators `linear_tiles` and `linear_grad_input_tiles` (kernels.md): a tile of the results of a layer whose weights
+// no cache holds, for all blocks of the batch, so that memory is read once a batch instead of once a block.
+#include "lanes.h"
+
+#include <algorithm>
+
+namespace cryolite {
+using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var;
+
+namespace {
+
+// out(l, o, b) = start(o) + sum over `terms` i of x(l, i, b) * weight(i, o), for the blocks b below `blocks`; the start
+// alone for the others, up to most_blocks. Terms are taken in chunks, whose x of all blocks stays in L2.
+struct Product {
+    int lanes, most_blocks, terms, outputs, chunk;
+    Registers registers;
+    // Copies the weights of so many outputs by a chunk together first, at most 16 KiB; 0: they are read in place.
+    int packed = 0;
+
+    template <class X, class Weight> void define(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
+        const int together = packed ? largest_divisor(outputs, packed) : outputs;
+        const int columns = largest_divisor(together, registers.count >= 32 ? 8 : 6);
+        Tile tile{1, columns};
+        auto cost = [&](int rows) {
+            return tile_cost({.x = most_blocks, .c = outputs, .steps = chunk}, {rows, columns});
+        };
+        for (int rows = 1; rows <= std::min(most_blocks, registers.accumulators() / columns); rows++)
+            if (cost(rows) < cost(tile.x)) tile.x = rows;
+
+        Var bi("bi"), bo("bo"), part_of("part_of");
+        Func part("part"), near("near");
+        RDom d(0, chunk), u(0, tile.x, 0, (blocks + tile.x - 1) / tile.x, 0, terms / chunk);
+        Expr term = part_of * chunk + d.x;
+        near(o, i, part_of) = weight(part_of * chunk + i, o);
+        Expr value = packed ? near(o, d.x, part_of) : weight(term, o);
+        part(l, o, bi, bo, part_of) = nothing();
+        part(l, o, bi, bo, part_of) += x(l, term, clamp(bo * tile.x + bi, 0, blocks - 1)) * value;
+        Expr block = u.y * tile.x + u.x;
+        u.where(block < blocks);
+        out(l, o, b) = start;
+        out(l, o, clamp(block, 0, most_blocks - 1)) += part(l, o, u.x, u.y, u.z);
+
+        Var oo("oo"), oi("oi"), group("group");
+        out.vectorize(l, lanes).never_partition_all();
+        out.update().split(o, group, o, together).split(o, oo, oi, tile.c);
+        out.update().reorder(l, u.x, oi, u.y, oo, group, u.z).vectorize(l, lanes);
+        if (packed) near.compute_at(out, group).vectorize(o, vector_width(together, lanes));
+        out.update().unroll(u.x).unroll(oi).never_partition_all();
+        part.compute_at(out, u.y).vectorize(l, lanes).unroll(o).unroll(bi);
+        const Var &first = tile.x <= tile.c ? bi : o, &second = tile.x <= tile.c ? o : bi;
+        part.update().reorder(l, first, second, d.x).vectorize(l, lanes).unroll(o).unroll(bi);
+        if (chunk % 4 == 0) part.update().unroll(d.x, 4);
+        part.update().never_partition_all();
+    }
+
+    Var l{"l"}, o{"o"}, b{"b"}, i{"i"};
+};
+
+} // namespace
+
+template <class Derived> class LinearTilesBase : public Halide::Generator<Derived> {
+public:
+    Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0},
+        max_batch{"max_batch", 0};
+
+protected:
+    Product product(int terms, int outputs, int chunk) const {
+        const int v = resolve_lanes(this->get_target(), lanes);
+        const int of_task = tile ? int(tile) : outputs;
+        return {v,       std::max(1, ceil_div(max_batch, v)), terms,
+                of_task, largest_divisor(terms, chunk),       registers_of(this->get_target(), v)};
+    }
+};
+
+class LinearTiles : public LinearTilesBase<LinearTiles> {
+public:
+    GeneratorParam<bool> bias{"bias", false};
+    Input<int> batch{"batch"};
+    Input<Buffer<float, 3>> x{"x"};
+    Input<Buffer<float, 2>> weight{"weight"};
+    Output<Buffer<float, 3>> y{"y"};
+
+    void configure() {
+        if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
+    }
+
+    void generate() {
+        Product p = product(c, k, 1024);
+        set_dense(x, {p.lanes, c, p.most_blocks});
+        set_dense(weight, {c, p.outputs});
+        set_dense(y, {p.lanes, p.outputs, p.most_blocks});
+        y.dim(2).set_stride(p.lanes * k);
+        if (bias_) set_dense(*bias_, {p.outputs});
+        p.define(
+            y, x, [&](const Expr &term, const Expr &o) { return weight(term, o); },
+            bias_ ? Expr((*bias_)(p.o)) : nothing(), (batch + p.lanes - 1) / p.lanes);
+    }
+
+private:
+    Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
+};
+
+class LinearGradInputTiles : public LinearTilesBase<LinearGradInputTiles> {
+public:
+    Input<int> batch{"batch"};
+    Input<Buffer<float, 3>> dy{"dy"};
+    Input<Buffer<float, 2>> weight{"weight"};
+    Output<Buffer<float, 3>> dx{"dx"};
+
+    void generate() {
+        // Each term is a row of weights, often a power of two from the next: in place they would share few sets of L1.
+        Product p = product(k, c, 32);
+        p.packed = 64;
+        set_dense(dy, {p.lanes, k, p.most_blocks});
+        set_dense(weight, {p.outputs, k});
+        weight.dim(1).set_stride(c);
+        set_dense(dx, {p.lanes, p.outputs, p.most_blocks});
+        dx.dim(2).set_stride(p.lanes * c);
+        p.define(
+            dx, dy, [&](const Expr &term, const Expr &i) { return weight(i, term); }, nothing(),
+            (batch + p.lanes - 1) / p.lanes);
+    }
+};
+
+} // namespace cryolite
+
+HALIDE_REGISTER_GENERATOR(cryolite::LinearTiles, linear_tiles)
+HALIDE_REGISTER_GENERATOR(cryolite::LinearGradInputTiles, linear_grad_input_tiles)
