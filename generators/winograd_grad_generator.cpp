@@ -28,7 +28,8 @@ public:
         const int t = q.t(), columns = tile;
         set_dense(x, {q.lanes, q.w, q.h, q.c, 0});
         set_dense(dy, {q.lanes, q.wo(), q.ho(), columns, 0});
-        dy.dim(4).set_stride(q.lanes * q.wo() * q.ho() * q.k);
+        leave_block_stride(x);
+        leave_block_stride(dy);
         set_dense(dw, {q.r, q.r, q.c, columns});
         set_dense(scratch, {int(s.scratch_elements)});
 

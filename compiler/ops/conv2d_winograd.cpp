@@ -274,7 +274,8 @@ const OpDef winograd_weight_op = {.name = "winograd_weight",
                                   .infer = infer_weight,
                                   .kernel = kernel_weight,
                                   .reference = reference_weight,
-                                  .cases = weight_cases};
+                                  .cases = weight_cases,
+                                  .no_gradient = made_by_lowering};
 const OpDef conv2d_winograd_op = {.name = "conv2d_winograd",
                                   .summary = "conv2d of stride 1 with a transformed weight",
                                   .min_inputs = 2,
@@ -282,7 +283,8 @@ const OpDef conv2d_winograd_op = {.name = "conv2d_winograd",
                                   .infer = infer,
                                   .kernel = kernel,
                                   .reference = reference,
-                                  .cases = cases};
+                                  .cases = cases,
+                                  .no_gradient = made_by_lowering};
 const OpDef conv2d_winograd_grad_input_op = {.name = "conv2d_winograd_grad_input",
                                              .summary = "the same as the gradient for the input",
                                              .min_inputs = 2,
@@ -291,6 +293,7 @@ const OpDef conv2d_winograd_grad_input_op = {.name = "conv2d_winograd_grad_input
                                              .kernel = kernel,
                                              .padding = Padding::if_all,
                                              .reference = reference,
-                                             .cases = input_cases};
+                                             .cases = input_cases,
+                                             .no_gradient = made_by_lowering};
 
 } // namespace cryolite

@@ -112,6 +112,7 @@ const OpDef conv2d_winograd_grad_weight_op = {.name = "conv2d_winograd_grad_weig
                                               .kernel = kernel,
                                               .masked_input = 1,
                                               .reference = reference,
-                                              .cases = cases};
+                                              .cases = cases,
+                                              .no_gradient = made_by_lowering};
 
 } // namespace cryolite
