@@ -163,6 +163,7 @@ set(model_test_sources
     tests/check_finite_test.cpp
     tests/determinism_test.cpp
     tests/guard_pages_test.cpp
+    tests/networks_test.cpp
     tests/onnx_nodes_test.cpp
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp
