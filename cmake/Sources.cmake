@@ -38,9 +38,14 @@ set(generator_sources
     generators/program.cpp
     generators/reduce_generator.cpp
     generators/schedule.cpp
+    generators/scratch.cpp
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
+    generators/winograd.cpp
+    generators/winograd_generator.cpp
+    generators/winograd_grad_generator.cpp
+    generators/winograd_transform.cpp
 )
 
 set(compiler_sources
@@ -63,6 +68,8 @@ set(compiler_sources
     compiler/ops/common.cpp
     compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
+    compiler/ops/conv2d_winograd.cpp
+    compiler/ops/conv2d_winograd_grad.cpp
     compiler/ops/elementwise.cpp
     compiler/ops/grammar.cpp
     compiler/ops/linear.cpp
@@ -73,6 +80,7 @@ set(compiler_sources
     compiler/ops/sgd.cpp
     compiler/passes/apply_optimizer.cpp
     compiler/passes/differentiate.cpp
+    compiler/passes/fold_channels.cpp
     compiler/passes/fuse.cpp
     compiler/passes/lower.cpp
     compiler/passes/mask_padding.cpp
@@ -163,6 +171,7 @@ set(model_test_sources
     tests/check_finite_test.cpp
     tests/concat_test.cpp
     tests/determinism_test.cpp
+    tests/folding_test.cpp
     tests/guard_pages_test.cpp
     tests/networks_test.cpp
     tests/onnx_nodes_test.cpp
@@ -173,6 +182,7 @@ set(model_test_sources
     tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
+    tests/winograd_test.cpp
 )
 
 # What tests share, and programs that tests run.

@@ -26,7 +26,7 @@ struct Planned {
 };
 
 PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target) {
-    return {mode, network.optimizer(), {target.lanes, options.batch}};
+    return {mode, network.optimizer(), {target.lanes, options.batch, network.math()}};
 }
 
 // What a checkpoint means: names and shapes of what it holds, and the network of inference over them, eps and strides

@@ -212,6 +212,13 @@ struct Sgd {
     Schedule schedule = {};
 };
 
+// Which algorithms the compiler may choose for speed. Each gives the same results on every run and number of threads.
+enum class Math {
+    strict,   // plain sums of products: NaN and infinities come out where PyTorch has them
+    measured, // Winograd convolutions, too, where their measured error is within 4 times that of plain sums
+    fast,     // Winograd convolutions wherever they are faster
+};
+
 struct Graph;
 
 class Network {
@@ -237,9 +244,11 @@ public:
 
     void optimize(Sgd sgd, Source where = Source::current());
     void initialize_weights(Initializer init, Source where = Source::current()); // of conv2d and linear weights
+    void math(Math math) { math_ = math; }                                       // default: measured
 
     const std::string &name() const { return name_; }
     const Sgd &optimizer() const { return optimizer_; }
+    Math math() const { return math_; }
     const Initializer &weight_init() const { return weight_init_; }
     Graph &graph() { return *graph_; }
     const Graph &graph() const { return *graph_; }
@@ -254,6 +263,7 @@ private:
     std::unique_ptr<Graph> graph_;
     Sgd optimizer_;
     Initializer weight_init_ = pytorch_default();
+    Math math_ = Math::measured;
     struct Level {
         std::string prefix;
         int next = 0;

@@ -111,7 +111,8 @@ struct Tables {
             return global(
                 row({text(mode_name(mode)), table(phases), integer(int64_t(phases.size())), integer(p.arena_bytes),
                      integer(p.scratch_bytes), integer(p.loss_offset), integer(p.correct_offset), integer(p.min_batch),
-                     p.min_batch_layer.empty() ? null() : text(p.min_batch_layer)}));
+                     p.min_batch_layer.empty() ? null() : text(p.min_batch_layer), integer(p.prepared_phases),
+                     integer(p.prepared_bytes)}));
         }
         return null();
     }

@@ -36,9 +36,9 @@ enum class Place {
     around, // the inputs are made inside it, channels side by side: concat
 };
 
-// How a node becomes a call of a generator. Arguments name inputs and outputs of the node, or scalars.
+// How a node becomes a call of a generator. Arguments name inputs and outputs of the node, scalars, or the scratch.
 struct KernelArg {
-    enum Kind { input, output, batch, valid, block } kind;
+    enum Kind { input, output, batch, valid, block, scratch } kind;
     int index = 0;                // of the input or output
     std::vector<int64_t> extents; // Halide order, innermost first, without the dimension over all blocks
     int64_t tile_stride = 0;      // elements from one tile to the next
@@ -49,12 +49,15 @@ struct Kernel {
     std::string generator;
     std::map<std::string, std::string> parameters; // without lanes and target
     std::vector<KernelArg> args;                   // in the generator's order
-    int64_t tiles = 0; // > 0: one task a tile, in a phase after the one that makes the inputs
-    double flops = 0;  // per call
+    int64_t tiles = 0;       // > 0: one task a tile, in a phase after the one that makes the inputs
+    bool at_barrier = false; // tiles of a tail step: at the barrier itself, so that inputs need not outlive their phase
+    double flops = 0;        // per call
+    int64_t scratch = 0;     // floats that a call may use and leaves as it likes, for a scratch argument
 };
 struct KernelContext {
     int64_t lanes;
     int64_t max_batch;
+    Math math = Math::measured;
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
 };
 

@@ -27,6 +27,10 @@ Graph apply_optimizer(const Graph &graph, const PassContext &context);
 // Common subexpressions, arithmetic identities that hold for NaN too, sums that are zero by construction, dead nodes.
 Graph simplify(const Graph &graph, const PassContext &context);
 
+// Evaluate, infer: what is multiplied with or added to each channel of a convolution's or linear layer's result, by
+// values that parameters and states alone determine, becomes part of its weight and bias: batch norm, for one.
+Graph fold_channels(const Graph &graph, const PassContext &context);
+
 // Nodes that no effect needs. Parameters and states stay.
 Graph drop_dead(const Graph &graph);
 

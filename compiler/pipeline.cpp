@@ -19,6 +19,7 @@ const std::vector<Pass> &pipeline(Mode mode) {
     static const std::vector<Pass> infer = {
         {"select_mode", select_mode},
         {"simplify", simplify},
+        {"fold_channels", fold_channels}, // of whole ops, without what simplify takes from between them
         {"lower", lower},
         {"simplify_lowered", simplify},
         {"mask_padding", mask_padding},

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <map>
 #include <set>
 
 namespace cryolite {
@@ -33,11 +34,12 @@ struct Planner {
     Times times;
     Plan plan;
 
-    std::vector<View> views;      // by ValueId
-    std::vector<Storage> storage; // by root
-    std::vector<bool> fixed;      // by root: lies outside arena and scratch
-    std::vector<int> order;       // nodes with code, in the order of their steps
-    std::vector<int> copies;      // assign nodes whose value could not be made in place
+    std::vector<View> views;                // by ValueId
+    std::vector<Storage> storage;           // by root
+    std::vector<bool> fixed;                // by root: lies outside arena and scratch
+    std::vector<int> order;                 // nodes with code, in the order of their steps
+    std::vector<int> copies;                // assign nodes whose value could not be made in place
+    std::map<int, int64_t> private_scratch; // by node: offset of what its kernel asks for
 
     Planner(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context)
         : graph(graph), parameters(parameters), context(context), times(schedule_times(graph, context)) {
@@ -112,18 +114,47 @@ struct Planner {
         }
     }
 
-    // Phase 0 is a prologue with only a tail when something is made at barrier -1.
+    // What is made at barrier -1 has phases with only a tail before all others: what can be prepared, then the rest.
+    std::vector<bool> prepared; // by node
     bool has_prologue = false;
-    int plan_phase(int when) const { return when + (has_prologue ? 1 : 0); }
+    int plan_phase(int node) const {
+        int before = int(plan.prepared_phases) + (has_prologue ? 1 : 0);
+        return prepared[size_t(node)] ? 0 : times.when[size_t(node)] + before;
+    }
+
+    // Of plans that run often between two changes of the parameters. The runtime looks for losses in the arena.
+    void find_prepared() {
+        prepared.assign(graph.nodes.size(), false);
+        std::vector<bool> stored = depends_on_stored(graph);
+        for (const Node &node : graph.nodes)
+            if (named(node, "output")) stored[size_t(root(node.inputs[0]))] = false;
+        for (size_t i = 0; i < graph.nodes.size(); i++) {
+            if (times.space[i] != Space::tail || times.when[i] >= 0) continue;
+            const Node &node = graph.nodes[i];
+            auto is_stored = [&](ValueId v) { return bool(stored[size_t(root(v))]); };
+            auto has_own_storage = [&](ValueId v) { return root(v) == v; };
+            prepared[i] = plan.mode != Mode::train &&
+                          std::all_of(node.outputs.begin(), node.outputs.end(), has_own_storage) &&
+                          std::all_of(node.outputs.begin(), node.outputs.end(), is_stored) &&
+                          std::all_of(node.inputs.begin(), node.inputs.end(), is_stored);
+            if (!prepared[i])
+                for (ValueId v : node.outputs) stored[size_t(v)] = false;
+        }
+    }
 
     void find_order() {
-        for (size_t i = 0; i < graph.nodes.size(); i++)
-            if (times.space[i] == Space::tail && times.when[i] < 0) has_prologue = true;
+        for (size_t i = 0; i < graph.nodes.size(); i++) {
+            if (times.space[i] != Space::tail || times.when[i] >= 0) continue;
+            if (prepared[i])
+                plan.prepared_phases = 1;
+            else
+                has_prologue = true;
+        }
         for (int i = 0; i < int(graph.nodes.size()); i++)
             if (times.space[size_t(i)] != Space::none) order.push_back(i);
         std::stable_sort(order.begin(), order.end(), [&](int a, int b) {
             auto key = [&](int i) {
-                return std::tuple(times.when[size_t(i)], int(times.space[size_t(i)]), bool(times.update[size_t(i)]));
+                return std::tuple(plan_phase(i), int(times.space[size_t(i)]), bool(times.update[size_t(i)]));
             };
             return key(a) < key(b);
         });
@@ -148,7 +179,7 @@ struct Planner {
         };
         for (int step = 0; step < int(order.size()); step++) {
             const Node &node = graph.nodes[size_t(order[size_t(step)])];
-            int phase = plan_phase(times.when[size_t(order[size_t(step)])]);
+            int phase = plan_phase(order[size_t(step)]);
             Space space = times.space[size_t(order[size_t(step)])];
             for (ValueId v : node.inputs) touch(v, phase, step, space);
             for (ValueId v : node.outputs) touch(v, phase, step, space);
@@ -162,7 +193,7 @@ struct Planner {
 
     size_t plan_phases() const {
         int last = -1;
-        for (int i : order) last = std::max(last, plan_phase(times.when[size_t(i)]));
+        for (int i : order) last = std::max(last, plan_phase(i));
         return size_t(last + 1);
     }
 
@@ -174,7 +205,10 @@ struct Planner {
             const Life &l = life[size_t(v)];
             if (root(v) != v || fixed[size_t(v)] || l.first_phase < 0) continue;
             bool per_block = graph.shape(v).per_block();
-            if (per_block && l.local) {
+            if (prepared[size_t(graph.producers[size_t(v)])] && l.last_phase > 0) {
+                storage[size_t(v)] = {CRYO_REGION_PREPARED, plan.prepared_bytes};
+                plan.prepared_bytes += (bytes(v) + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
+            } else if (per_block && l.local) {
                 scratch.push_back({bytes(v), l.first_step, l.last_step});
                 scratch_values.push_back(v);
             } else {
@@ -183,14 +217,24 @@ struct Planner {
                 arena_values.push_back(v);
             }
         }
+        std::vector<int> scratch_nodes; // kernels with scratch of their own, after the values
+        for (int step = 0; step < int(order.size()); step++) {
+            const Node &node = graph.nodes[size_t(order[size_t(step)])];
+            const int64_t elements = node.op->kernel ? node.op->kernel(graph, node, context).scratch : 0;
+            if (elements == 0) continue;
+            scratch.push_back({4 * elements, step, step});
+            scratch_nodes.push_back(order[size_t(step)]);
+        }
         plan.arena_bytes = pack_lifetimes(arena, CRYO_ALIGNMENT);
         plan.arena_peak = peak_bytes(arena, CRYO_ALIGNMENT);
         plan.scratch_bytes = pack_lifetimes(scratch, CRYO_ALIGNMENT);
         for (size_t i = 0; i < arena.size(); i++)
             storage[size_t(arena_values[i])] = {CRYO_REGION_ARENA, arena[i].offset,
                                                 graph.shape(arena_values[i]).per_block() ? bytes(arena_values[i]) : 0};
-        for (size_t i = 0; i < scratch.size(); i++)
+        for (size_t i = 0; i < scratch_values.size(); i++)
             storage[size_t(scratch_values[i])] = {CRYO_REGION_SCRATCH, scratch[i].offset, 0};
+        for (size_t i = 0; i < scratch_nodes.size(); i++)
+            private_scratch[scratch_nodes[i]] = scratch[scratch_values.size() + i].offset;
     }
 
     PlanArg make_arg(const Node &node, const KernelArg &arg) const {
@@ -225,7 +269,8 @@ struct Planner {
         return spec;
     }
 
-    PlanStep make_step(const Node &node) const {
+    PlanStep make_step(int index) const {
+        const Node &node = graph.nodes[size_t(index)];
         Kernel kernel = node.op->kernel(graph, node, context);
         PlanStep step{.layer = node.layer,
                       .kernel = spec(kernel),
@@ -234,6 +279,12 @@ struct Planner {
                       .flops = kernel.flops,
                       .outputs = 0};
         for (const KernelArg &arg : kernel.args) {
+            if (arg.kind == KernelArg::scratch) {
+                step.args.push_back({.region = CRYO_REGION_SCRATCH,
+                                     .offset = private_scratch.at(index),
+                                     .dims = {{kernel.scratch, 1}}});
+                continue;
+            }
             step.outputs += arg.kind == KernelArg::output;
             step.args.push_back(make_arg(node, arg));
             if (step.args.back().kind != CRYO_ARG_BUFFER) continue;
@@ -264,12 +315,12 @@ struct Planner {
             if (!node.op->kernel)
                 throw InternalError("plan: '" + std::string(node.op->name) + "' of layer '" + node.layer +
                                     "' has no kernel");
-            PlanPhase &phase = plan.phases[size_t(plan_phase(times.when[size_t(i)]))];
+            PlanPhase &phase = plan.phases[size_t(plan_phase(i))];
             Space space = times.space[size_t(i)];
             (space == Space::block  ? phase.block
              : space == Space::tile ? phase.tile
                                     : phase.tail)
-                .push_back(make_step(node));
+                .push_back(make_step(i));
         }
         // After every update, since those may read the old states.
         for (int assign : copies) plan.phases.back().tail.push_back(make_copy(graph.nodes[size_t(assign)]));
@@ -336,6 +387,7 @@ Plan make_plan(const Graph &graph, Mode mode, const ParameterTable &parameters, 
     Planner planner(graph, mode, parameters, context);
     planner.find_roots();
     planner.place_sources();
+    planner.find_prepared();
     planner.find_order();
     planner.place_updates();
     planner.place_values();

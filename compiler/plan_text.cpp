@@ -6,7 +6,8 @@
 namespace cryolite {
 
 static std::string arg_text(const PlanArg &arg) {
-    static const char *const regions[] = {"parameters", "arena", "scratch", "control", "input", "label", "output"};
+    static const char *const regions[] = {"parameters", "arena", "scratch", "control",
+                                          "prepared",   "input", "label",   "output"};
     if (arg.kind == CRYO_ARG_BATCH) return "batch";
     if (arg.kind == CRYO_ARG_VALID) return "valid";
     if (arg.kind == CRYO_ARG_BLOCK) return "block";
@@ -24,10 +25,12 @@ static std::string step_text(const char *space, const PlanStep &step) {
 }
 
 std::string print(const Plan &plan) {
-    std::string text = fmt::format("plan {}: arena {} bytes (at least {}), scratch {} bytes a thread\n",
+    std::string text = fmt::format("plan {}: arena {} bytes (at least {}), scratch {} bytes a thread",
                                    mode_name(plan.mode), plan.arena_bytes, plan.arena_peak, plan.scratch_bytes);
+    if (plan.prepared_phases) text += fmt::format(", prepared {} bytes", plan.prepared_bytes);
+    text += "\n";
     for (size_t p = 0; p < plan.phases.size(); p++) {
-        text += fmt::format("  phase {}\n", p);
+        text += fmt::format("  phase {}{}\n", p, int64_t(p) < plan.prepared_phases ? ", when parameters changed" : "");
         for (const PlanStep &step : plan.phases[p].block) text += step_text("block", step);
         for (const PlanStep &step : plan.phases[p].tile) text += step_text("tile", step);
         for (const PlanStep &step : plan.phases[p].tail) text += step_text("tail", step);

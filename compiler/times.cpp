@@ -37,7 +37,10 @@ static std::vector<bool> find_updates(const Graph &graph) {
 
 static Space space_of(const Graph &graph, const Node &node, const KernelContext &context) {
     if (!has_code(node)) return Space::none;
-    if (node.op->kernel && node.op->kernel(graph, node, context).tiles > 0) return Space::tile;
+    if (node.op->kernel) {
+        const Kernel kernel = node.op->kernel(graph, node, context);
+        if (kernel.tiles > 0 && !kernel.at_barrier) return Space::tile;
+    }
     return graph.shape(node.outputs.at(0)).per_block() ? Space::block : Space::tail;
 }
 
@@ -101,6 +104,27 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
         }
     postpone(graph, times);
     return times;
+}
+
+// A kernel that takes the batch or a block's number is none of a value like these.
+static bool takes_scalars(const Node &node) {
+    if (node.attrs.has("scalars")) return !node.attrs.string("scalars").empty();
+    if (!node.op->statement) return false;
+    const std::string statement = node.op->statement;
+    return statement.find("batch") != std::string::npos || statement.find("block") != std::string::npos ||
+           statement.find("valid") != std::string::npos;
+}
+
+std::vector<bool> depends_on_stored(const Graph &graph) {
+    std::vector<bool> stored(graph.values.size(), false);
+    for (const Node &node : graph.nodes) {
+        bool all = node.op == find_op("parameter") || node.op == find_op("state") || node.op == find_op("constant");
+        if (!all && (node.op->statement || node.op->place == Place::same || node.op->kernel))
+            all = (!node.inputs.empty() || node.op == find_op("pointwise")) && !takes_scalars(node) &&
+                  std::all_of(node.inputs.begin(), node.inputs.end(), [&](ValueId v) { return stored[size_t(v)]; });
+        for (ValueId v : node.outputs) stored[size_t(v)] = all && !graph.shape(v).per_block();
+    }
+    return stored;
 }
 
 } // namespace cryolite

@@ -24,5 +24,8 @@ struct Times {
 // graph: lowered, before or after fuse. context tells tile kernels from others.
 Times schedule_times(const Graph &graph, const KernelContext &context);
 
+// By ValueId: whole values that parameters, states and constants determine alone, the same for every batch and step.
+std::vector<bool> depends_on_stored(const Graph &graph);
+
 } // namespace cryolite
 #endif

@@ -13,61 +13,61 @@ namespace {
 constexpr float log2_e = 1.44269504f;
 // ln 2 in two parts; the high part has so few bits that its product with an exponent is exact.
 constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
+// Added to a number below 2^22, it leaves the nearest integer in the low bits: rounding costs no instruction more.
+constexpr float rounder = 12582912.f; // 1.5 * 2^23
 
 Expr clamped(Expr x, float low, float high) {
     x = select(strict_less(x, low), low, x);
     return select(strict_less(high, x), high, x);
 }
 
-// e^x = 2^exponent * power with power in [0.7, 1.42]; `biased` = exponent + 127. |x| < 105.
+// x = exponent * ln 2 + rest with |rest| <= ln 2 / 2. The low bits of `bits` are exponent + bias.
 struct Reduced {
-    Expr biased, power;
+    Expr bits, rest;
 };
 
-Reduced reduced_exp(Expr x) {
-    // Truncation is one instruction, rounding may be several; + 127.5 makes the operand positive on the range in use.
-    Expr biased = cast<int>(x * log2_e + 127.5f);
-    Expr k = cast<float>(biased - 127);
-    Expr r = strict_sub(x, strict_mul(k, ln2_high)) - k * ln2_low;
-    // Minimax of e^r on |r| <= ln 2 / 2, relative error 2^-28.
-    Expr p = 0x1.685ee8p-10f;
-    for (float c : {0x1.123d3ap-7f, 0x1.555b8ep-5f, 0x1.55548cp-3f, 0x1.fffff8p-2f, 1.f, 1.f}) p = p * r + c;
-    return {biased, p};
+Reduced reduced(Expr x, float bias) {
+    Expr shifted = x * log2_e + (rounder + bias);
+    Expr k = strict_sub(shifted, rounder + bias);
+    return {reinterpret(UInt(32), shifted), strict_sub(x, strict_mul(k, ln2_high)) - k * ln2_low};
 }
 
+// Minimax of (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2; relative error of e^r 2^-28.
+Expr exp_tail(Expr r) {
+    Expr p = 0x1.685ee8p-10f;
+    for (float c : {0x1.123d3ap-7f, 0x1.555b8ep-5f, 0x1.55548cp-3f, 0x1.fffff8p-2f}) p = p * r + c;
+    return p;
+}
+
+Expr exp_of_rest(Expr r) { return (exp_tail(r) * r + 1.f) * r + 1.f; }
+
+// 2^exponent from exponent + 127 below 256 in the low bits; what is above them is shifted out.
 Expr power_of_two(Expr biased) { return reinterpret(Float(32), biased << 23); }
 
 } // namespace
 
 Expr float_exp(Expr x) {
-    // Two factors reach below the normal range and overflow to Inf by themselves. The bias of 2 * 127 keeps the
-    // truncated operand of reduced_exp positive.
-    x = clamped(x, -104.5f, 89.f);
-    Expr biased = cast<int>(x * log2_e + 254.5f);
-    Expr k = cast<float>(biased - 254);
-    Expr r = strict_sub(x, strict_mul(k, ln2_high)) - k * ln2_low;
-    Expr p = 0x1.685ee8p-10f;
-    for (float c : {0x1.123d3ap-7f, 0x1.555b8ep-5f, 0x1.55548cp-3f, 0x1.fffff8p-2f, 1.f, 1.f}) p = p * r + c;
-    Expr half = biased >> 1;
-    return strict_mul(strict_mul(p, power_of_two(half)), power_of_two(biased - half));
+    // Two factors reach below the normal range and overflow to Inf by themselves.
+    Reduced e = reduced(clamped(x, -104.5f, 89.f), 254.f);
+    Expr both = e.bits & 0x1ff, half = both >> 1;
+    Expr p = exp_of_rest(e.rest);
+    return strict_mul(strict_mul(p, power_of_two(half)), power_of_two(both - half));
 }
 
 Expr float_sigmoid(Expr x) {
-    // 1 / (1 + e^-x). At -x >= 88.4 the power of two is Inf and the result 0, at -x = -87 the sum is 1.
-    Reduced e = reduced_exp(clamped(-x, -87.f, 88.8f));
-    return strict_div(1.f, e.power * power_of_two(e.biased) + 1.f);
+    // 1 / (1 + e^-x). At x <= -88.4 the power of two is Inf and the result 0, at x = 87 the sum is 1.
+    Reduced e = reduced(-clamped(x, -88.8f, 87.f), 127.f);
+    return strict_div(1.f, exp_of_rest(e.rest) * power_of_two(e.bits) + 1.f);
 }
 
 Expr float_tanh(Expr x) {
-    Expr z = x * x;
-    Expr p = -5.70498872745e-3f;
-    for (float c : {2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f, -3.33332819422e-1f}) p = p * z + c;
-    Expr small = x + x * z * p;
-    Expr a = abs(x);
-    Reduced e = reduced_exp(clamped(a + a, 0.f, 20.f)); // tanh(10) rounds to 1
-    Expr large = 1.f - strict_div(2.f, e.power * power_of_two(e.biased) + 1.f);
-    return select(strict_less(0.625f, a), select(strict_less(x, 0.f), -large, large),
-                  small); // NaN takes the polynomial
+    // m / (m + 2) with m = e^|2x| - 1 = 2^k (e^r - 1) + (2^k - 1), which loses nothing near 0. tanh(10) rounds to 1.
+    Expr twice = clamped(abs(x + x), 0.f, 20.f);
+    Reduced e = reduced(twice, 127.f);
+    Expr power = power_of_two(e.bits), less_one = e.rest * e.rest * exp_tail(e.rest) + e.rest;
+    Expr m = strict_add(strict_mul(less_one, power), strict_sub(power, 1.f));
+    Expr sign = reinterpret(UInt(32), x) & Expr(0x80000000u);
+    return reinterpret(Float(32), reinterpret(UInt(32), strict_div(m, m + 2.f)) | sign);
 }
 
 Expr float_log(Expr x) {

@@ -140,7 +140,8 @@ public:
         if (tile) part.k = tile;
         set_dense(x, {q.lanes, q.w, q.h, q.c, 0});
         set_dense(dy, {q.lanes, q.wo(), q.ho(), part.k, 0});
-        dy.dim(4).set_stride(q.lanes * q.wo() * q.ho() * q.k);
+        leave_block_stride(x);
+        leave_block_stride(dy);
         set_dense(dw, {q.s, q.r, q.c, part.k, 1});
         ConvShape model = part;
         model.blocks = 4; // how long a sum is: enough to pay for its end

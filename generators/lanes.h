@@ -23,6 +23,11 @@ template <class Buffer> void set_dense(Buffer &&buffer, const std::vector<int> &
     }
 }
 
+// The distance of blocks is the caller's: a value may lie inside a larger one (compiler/views.h).
+template <class Buffer> void leave_block_stride(Buffer &&buffer) {
+    buffer.dim(buffer.dimensions() - 1).set_stride(Halide::Expr());
+}
+
 // What accumulators start from: as neutral as 0, and a pattern that LLVM does not turn into a call of memset.
 inline Halide::Expr nothing() { return Halide::Internal::FloatImm::make(Halide::Float(32), -0.0); }
 

@@ -103,7 +103,7 @@ public:
         const int v = resolve_lanes(get_target(), lanes), columns = tile ? int(tile) : int(k);
         set_dense(xt, {c, v, 0});
         set_dense(dy, {v, columns, 0});
-        dy.dim(2).set_stride(v * k);
+        leave_block_stride(dy);
         set_dense(dw, {c, columns});
         Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
         Func sum("sum");

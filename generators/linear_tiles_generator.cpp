@@ -89,7 +89,8 @@ public:
         set_dense(x, {p.lanes, c, p.most_blocks});
         set_dense(weight, {c, p.outputs});
         set_dense(y, {p.lanes, p.outputs, p.most_blocks});
-        y.dim(2).set_stride(p.lanes * k);
+        leave_block_stride(x);
+        leave_block_stride(y);
         if (bias_) set_dense(*bias_, {p.outputs});
         p.define(
             y, x, [&](const Expr &term, const Expr &o) { return weight(term, o); },
@@ -115,7 +116,8 @@ public:
         set_dense(weight, {p.outputs, k});
         weight.dim(1).set_stride(c);
         set_dense(dx, {p.lanes, p.outputs, p.most_blocks});
-        dx.dim(2).set_stride(p.lanes * c);
+        leave_block_stride(dy);
+        leave_block_stride(dx);
         p.define(
             dx, dy, [&](const Expr &term, const Expr &i) { return weight(i, term); }, nothing(),
             (batch + p.lanes - 1) / p.lanes);

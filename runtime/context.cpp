@@ -42,7 +42,9 @@ cryo_status cryo_context_infer(cryo_context *context, const float *images, int64
     cryo_control &control = context->work.control();
     control.batch = float(batch);
     control.step = float(context->model->steps);
-    Regions regions = context->work.stage(rows, context->model->parameters());
+    Regions regions = context->work.stage(rows, *context->model);
+    status = context->model->prepare(INFER, context->executor, regions, Parallel(), context->error);
+    if (status != CRYO_OK) return status;
     status = context->executor.run(regions, batch, Parallel(), context->error);
     if (status == CRYO_OK) context->work.unstage(rows);
     return status;

@@ -165,7 +165,7 @@ bool Executor::run_block(Thread &thread, int64_t block) {
 bool Executor::run_tile(Thread &thread, int64_t tile) {
     thread.block = 0;
     thread.valid = int32_t(lanes_);
-    size_t s = phase_->tile;
+    size_t s = first_tile_;
     while (tile >= entries_[s].step->tiles) tile -= entries_[s++].step->tiles;
     return call(thread, s, regions_.base, 0, tile);
 }
@@ -186,7 +186,38 @@ void Executor::claim(int index) {
 
 void Executor::task(void *self, int i) { static_cast<Executor *>(self)->claim(i); }
 
+void Executor::run_tasks(const Parallel &parallel) {
+    next_.store(0);
+    int useful = tasks_ < threads_count_ ? int(tasks_) : threads_count_;
+    if (useful > 1 && parallel.run)
+        parallel.run(parallel.pool, useful, task, this);
+    else
+        claim(0);
+}
+
+void Executor::run_tail(const Parallel &parallel) {
+    size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
+    block_tasks_ = 0;
+    for (size_t s = phase_->tail; s < end; s++) {
+        first_tile_ = s;
+        tasks_ = entries_[s].step->tiles;
+        run_tasks(parallel);
+        if (failed_.load()) return;
+        for (int t = 0; check_finite_ && t < threads_count_; t++)
+            if (threads_[size_t(t)].offence.worst != Worst::finite) return;
+    }
+}
+
 cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error) {
+    return run_phases(plan_->prepared_phases, plan_->phase_count, regions, batch, parallel, error);
+}
+
+cryo_status Executor::run_prepared(const Regions &regions, const Parallel &parallel, Text &error) {
+    return run_phases(0, plan_->prepared_phases, regions, 1, parallel, error);
+}
+
+cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
+                                 const Parallel &parallel, Text &error) {
     FloatMode mode;
     HalideErrors errors;
     regions_ = regions;
@@ -199,28 +230,20 @@ cryo_status Executor::run(const Regions &regions, int64_t batch, const Parallel 
         threads_[size_t(t)].batch = int32_t(batch);
         threads_[size_t(t)].offence = {};
     }
-    for (int64_t p = 0; p < plan_->phase_count; p++) {
+    for (int64_t p = first; p < end_phase; p++) {
         phase_ = &phases_[size_t(p)];
         double start = profiling_ ? seconds_now() : 0;
         block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;
         tasks_ = block_tasks_ + phase_->tiles;
         reverse_ = p % 2 == 1; // the blocks done last are still in cache
-        next_.store(0);
-        int useful = tasks_ < threads_count_ ? int(tasks_) : threads_count_;
-        if (useful > 1 && parallel.run)
-            parallel.run(parallel.pool, useful, task, this);
-        else
-            claim(0);
+        first_tile_ = phase_->tile;
+        run_tasks(parallel);
         if (check_finite_ && !failed_.load())
             if (cryo_status status = report_offence(error, batch); status != CRYO_OK) return status;
-        Thread &thread = threads_[0];
-        thread.block = 0;
-        thread.valid = int32_t(lanes_);
-        size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
-        for (size_t s = phase_->tail; s < end && !failed_.load() && thread.offence.worst == Worst::finite; s++)
-            call(thread, s, regions_.base, 0, 0);
+        if (!failed_.load()) run_tail(parallel);
         if (failed_.load()) return report(error);
-        if (thread.offence.worst != Worst::finite) return report_offence(error, batch);
+        if (check_finite_)
+            if (cryo_status status = report_offence(error, batch); status != CRYO_OK) return status;
         if (profiling_) {
             phase_->seconds += seconds_now() - start;
             phase_->runs++;

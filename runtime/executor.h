@@ -1,4 +1,5 @@
-// Runs a plan: phases one after another; in a phase blocks and tiles spread over threads, then the tail.
+// Runs a plan: phases one after another; in a phase blocks and tiles spread over threads, then the tail, whose large
+// steps have tiles, too.
 //
 // Everything a kernel is called with is made once: one set of argv arrays and buffers for each thread and step
 // argument. A call then writes one host pointer for each buffer and jumps.
@@ -53,6 +54,9 @@ public:
     // what had not begun by then was left out. CRYO_NOT_FINITE: the same; the phase, or the tail's step, was the last.
     cryo_status run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error);
 
+    // The plan's prepared phases, which run() leaves out; with the same promises.
+    cryo_status run_prepared(const Regions &regions, const Parallel &parallel, Text &error);
+
     void set_check_finite(bool on) { check_finite_ = on; }
     void set_profiling(bool on); // on: clears
     size_t step_count() const { return step_count_; }
@@ -97,10 +101,14 @@ private:
 
     bool make_thread(Thread &thread);
     void add_steps(const cryo_step *steps, int64_t count, int phase);
+    cryo_status run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
+                           const Parallel &parallel, Text &error);
     static void task(void *self, int i);
     void claim(int thread);
     bool run_block(Thread &thread, int64_t block);
     bool run_tile(Thread &thread, int64_t tile);
+    void run_tasks(const Parallel &parallel);
+    void run_tail(const Parallel &parallel);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
     void look_at_results(Thread &thread, size_t entry, int64_t task);
     void fail(const cryo_step &step, int code);
@@ -121,6 +129,7 @@ private:
     Regions regions_;
     Phase *phase_ = nullptr;
     int64_t blocks_ = 0, block_tasks_ = 0, tasks_ = 0;
+    size_t first_tile_ = 0; // the entry of the first tile task
     int32_t last_valid_ = 0;
     bool reverse_ = false;
 

@@ -5,15 +5,25 @@
 
 #include <cstring>
 #include <new>
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 using namespace cryolite::runtime;
 
 namespace cryolite::runtime {
 
+// Much memory in large pages, if the system has them to give: fewer TLB misses, and fewer faults at the first touch.
 Memory allocate_memory(size_t bytes) {
-    if (bytes > SIZE_MAX - CRYO_ALIGNMENT) return nullptr;
-    size_t rounded = (bytes + CRYO_ALIGNMENT) / CRYO_ALIGNMENT * CRYO_ALIGNMENT; // never 0
-    return Memory(static_cast<uint8_t *>(std::aligned_alloc(CRYO_ALIGNMENT, rounded)));
+    constexpr size_t page = size_t(2) << 20;
+    const size_t alignment = bytes >= 4 * page ? page : size_t(CRYO_ALIGNMENT);
+    if (bytes > SIZE_MAX - alignment) return nullptr;
+    size_t rounded = (bytes + alignment) / alignment * alignment; // never 0
+    void *memory = std::aligned_alloc(alignment, rounded);
+#if defined(MADV_HUGEPAGE)
+    if (memory && alignment == page) (void)madvise(memory, rounded, MADV_HUGEPAGE);
+#endif
+    return Memory(static_cast<uint8_t *>(memory));
 }
 
 } // namespace cryolite::runtime

@@ -8,9 +8,11 @@
 #include "program.h"
 #include "text.h"
 
+#include <atomic>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
+#include <mutex>
 
 namespace cryolite::runtime {
 
@@ -37,7 +39,7 @@ struct Workspace {
     Layout layout;
 
     // Base addresses for a run; copies the rows of a ragged last block to staging.
-    Regions stage(const Rows &rows, uint8_t *parameters) const;
+    Regions stage(const Rows &rows, const cryo_model &model) const;
     // Copies staged outputs back.
     void unstage(const Rows &rows) const;
     cryo_control &control() const { return *reinterpret_cast<cryo_control *>(memory + layout.control); }
@@ -67,7 +69,17 @@ struct cryo_model {
     bool check_finite = false;
     mutable cryolite::runtime::Text error;
 
+    // The plan whose prepared values are there: a Mode, or -1 when parameters or states have changed since.
+    std::atomic<int> prepared_mode{-1};
+    std::mutex preparing;
+
     uint8_t *parameters() const { return work.memory + work.layout.parameters; }
+    uint8_t *prepared() const { return work.memory + work.layout.prepared; }
+    void forget_prepared() { prepared_mode.store(-1, std::memory_order_relaxed); }
+    // Prepares what the mode's plan needs, unless it is there; of several threads one does, the others wait. executor
+    // and regions are the caller's own.
+    cryo_status prepare(int mode, cryolite::runtime::Executor &executor, const cryolite::runtime::Regions &regions,
+                        const cryolite::runtime::Parallel &with, cryolite::runtime::Text &text);
     float *values(const cryo_parameter &parameter) const {
         return reinterpret_cast<float *>(parameters() + parameter.offset);
     }

@@ -54,6 +54,7 @@ cryo_status cryo_set_parameter(cryo_model *model, const char *name, const float 
     const cryo_parameter *parameter = find(*model, name, values, elements);
     if (!parameter) return CRYO_BAD_ARGUMENT;
     memcpy(model->values(*parameter), values, elements * sizeof(float));
+    model->forget_prepared();
     return CRYO_OK;
 }
 

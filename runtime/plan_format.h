@@ -21,7 +21,7 @@
 extern "C" {
 #endif
 
-#define CRYO_PLAN_VERSION 2
+#define CRYO_PLAN_VERSION 3
 #define CRYO_ALIGNMENT 64 // bytes; every offset in every region is a multiple of it
 
 // A kernel: Halide's argv calling convention. argv[i] is a cryo_buffer * for a buffer, a const int32_t * or
@@ -35,6 +35,7 @@ enum cryo_region {
     CRYO_REGION_ARENA,      // values that live across phases, and whole values of the step
     CRYO_REGION_SCRATCH,    // one per thread: values that live inside a phase
     CRYO_REGION_CONTROL,    // cryo_control, written by the runtime before a step
+    CRYO_REGION_PREPARED,   // what a plan's prepared phases make of the parameters, shared by a model's contexts
     CRYO_REGION_INPUT,      // the caller's image batch, rows of samples: [n][c][h][w], float32
     CRYO_REGION_LABEL,      // the caller's labels: [n], int32
     CRYO_REGION_OUTPUT,     // the caller's output, rows of samples: [n][k], float32
@@ -71,14 +72,15 @@ typedef struct cryo_step {
     const char *key;  // the kernel's readable key: "conv2d_grad_weight c=6 h=12 ..."
     const cryo_arg *args;
     int64_t arg_count;
-    int64_t tiles;   // tile steps: number of tiles; else 1
+    int64_t tiles;   // tile and tail steps: number of tiles; else 1
     double flops;    // per call, 0 when unknown
     double bytes;    // per call, read and written once
     int64_t outputs; // so many of the arguments, the last ones, are written
 } cryo_step;
 
 // Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles; threads claim
-// tasks in any order. When all are done, one thread runs the tail steps in order, then the next phase starts.
+// tasks in any order. When all are done, the tail steps run in order, each by one thread or, if it has tiles, by all.
+// Then the next phase starts.
 typedef struct cryo_phase {
     const cryo_step *block_steps;
     int64_t block_step_count;
@@ -98,6 +100,10 @@ typedef struct cryo_plan {
     int64_t correct_offset;      // byte offset in the arena of one float, the number of right answers; -1: none
     int64_t min_batch;           // 2 where batch statistics would see a single value per channel, else 1
     const char *min_batch_layer; // the layer that asks for it, or null
+    // The first phases depend on parameters and states alone: the runtime runs them before the plan's first run and
+    // after a change of those, the others in every run. They have no block steps.
+    int64_t prepared_phases;
+    int64_t prepared_bytes;
 } cryo_plan;
 
 // How a parameter starts. Uniform is over [-a, a); normal has mean 0 and standard deviation a; constant is a.

@@ -33,8 +33,14 @@ cryo_status check_arg(const cryo_program &program, const cryo_plan &plan, const 
         return error.fail(CRYO_BAD_PROGRAM, "program '%s', layer '%s': argument of unknown kind %lld", program.name,
                           step.name, static_cast<long long>(arg.kind));
     }
-    int64_t room[] = {
-        program.parameter_bytes, plan.arena_bytes, plan.scratch_bytes, sizeof(cryo_control), most, most, most};
+    int64_t room[] = {program.parameter_bytes,
+                      plan.arena_bytes,
+                      plan.scratch_bytes,
+                      sizeof(cryo_control),
+                      plan.prepared_bytes,
+                      most,
+                      most,
+                      most};
     bool good = within(arg.region, 0, CRYO_REGION_OUTPUT) && within(arg.type, CRYO_F32, CRYO_I32) &&
                 within(arg.rank, 0, max_rank) && (arg.rank == 0 || arg.dims) && arg.offset >= 0 &&
                 arg.offset < room[arg.region] && within(arg.block_stride, 0, most) && within(arg.tile_stride, 0, most);
@@ -65,7 +71,9 @@ cryo_status check_steps(const cryo_program &program, const cryo_plan &plan, cons
 
 cryo_status check_plan(const cryo_program &program, const cryo_plan &plan, Text &error) {
     bool good = plan.mode && within(plan.phase_count, 0, 1 << 20) && (plan.phase_count == 0 || plan.phases) &&
-                within(plan.arena_bytes, 0, most) && within(plan.scratch_bytes, 0, most) && plan.min_batch >= 1;
+                within(plan.arena_bytes, 0, most) && within(plan.scratch_bytes, 0, most) && plan.min_batch >= 1 &&
+                within(plan.prepared_phases, 0, plan.phase_count) && within(plan.prepared_bytes, 0, most);
+    for (int64_t p = 0; good && p < plan.prepared_phases; p++) good = plan.phases[p].block_step_count == 0;
     for (int64_t offset : {plan.loss_offset, plan.correct_offset})
         if (good && offset >= 0) good = offset % 4 == 0 && offset + 4 <= plan.arena_bytes;
     if (!good) return error.fail(CRYO_BAD_PROGRAM, "program '%s': bad plan", program.name);
@@ -164,17 +172,19 @@ cryo_status check_program(const cryo_program *program, Text &error) {
     return CRYO_OK;
 }
 
-// Plans run one at a time: they share arena and scratch.
+// Plans run one at a time: they share arena and scratch, and room for prepared values.
 Layout model_layout(const cryo_program &program, int threads) {
-    size_t arena = 0, scratch = 0;
+    size_t arena = 0, scratch = 0, prepared = 0;
     for (const cryo_plan *plan : {program.train, program.evaluate, program.infer}) {
         if (!plan) continue;
         if (size_t(plan->arena_bytes) > arena) arena = size_t(plan->arena_bytes);
         if (size_t(plan->scratch_bytes) > scratch) scratch = size_t(plan->scratch_bytes);
+        if (size_t(plan->prepared_bytes) > prepared) prepared = size_t(plan->prepared_bytes);
     }
     Stacker stack;
     Layout layout;
     layout.parameters = stack.add(size_t(program.parameter_bytes));
+    layout.prepared = stack.add(prepared);
     layout.control = stack.add(sizeof(cryo_control));
     layout.arena = stack.add(arena);
     layout.scratch_stride = (scratch + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;

@@ -24,16 +24,16 @@ RowBytes row_bytes(const cryo_program &program);
 // Where the regions lie in one piece of memory. Staging takes the rows of a ragged last block, padded to a whole one;
 // and all rows, when a step reads or writes those of every block at once.
 struct Layout {
-    size_t parameters = 0, control = 0, arena = 0, scratch = 0; // offsets
-    size_t scratch_stride = 0;                                  // bytes of one thread's
-    size_t input = 0, label = 0, output = 0;                    // offsets of staging
+    size_t parameters = 0, prepared = 0, control = 0, arena = 0, scratch = 0; // offsets
+    size_t scratch_stride = 0;                                                // bytes of one thread's
+    size_t input = 0, label = 0, output = 0;                                  // offsets of staging
     bool whole_rows = false;
     size_t bytes = 0; // 0: too large to count
 };
 
 // Of a model with all its plans.
 Layout model_layout(const cryo_program &program, int threads);
-// Of an inference context: one thread, no parameters.
+// Of an inference context: one thread; parameters and prepared values are the model's.
 Layout context_layout(const cryo_program &program);
 
 int resolve_threads(int threads); // 0: the machine's cores

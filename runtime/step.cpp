@@ -75,11 +75,12 @@ struct Staged {
 
 } // namespace
 
-Regions Workspace::stage(const Rows &rows, uint8_t *parameters) const {
+Regions Workspace::stage(const Rows &rows, const cryo_model &model) const {
     Regions regions;
     auto number = [](const void *address) { return reinterpret_cast<uintptr_t>(address); };
     uintptr_t *base = regions.base;
-    base[CRYO_REGION_PARAMETERS] = number(parameters);
+    base[CRYO_REGION_PARAMETERS] = number(model.parameters());
+    base[CRYO_REGION_PREPARED] = number(model.prepared());
     base[CRYO_REGION_ARENA] = number(memory + layout.arena);
     base[CRYO_REGION_SCRATCH] = number(memory + layout.scratch);
     base[CRYO_REGION_CONTROL] = number(memory + layout.control);
@@ -111,6 +112,17 @@ void Workspace::unstage(const Rows &rows) const {
 
 } // namespace cryolite::runtime
 
+cryo_status cryo_model::prepare(int mode, Executor &executor, const Regions &regions, const Parallel &with,
+                                Text &text) {
+    if (plan_of(*program, mode)->prepared_phases == 0 || prepared_mode.load(std::memory_order_acquire) == mode)
+        return CRYO_OK;
+    std::lock_guard<std::mutex> lock(preparing);
+    if (prepared_mode.load(std::memory_order_relaxed) == mode) return CRYO_OK;
+    cryo_status status = executor.run_prepared(regions, with, text);
+    if (status == CRYO_OK) prepared_mode.store(mode, std::memory_order_release);
+    return status;
+}
+
 namespace {
 
 float arena_value(const cryo_model &model, int64_t offset) {
@@ -128,7 +140,10 @@ cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *resu
     control.learning_rate = float(scheduled_rate(*model->program, model->learning_rate, model->steps));
     control.batch = float(rows.batch);
     control.step = float(model->steps);
-    Regions regions = model->work.stage(rows, model->parameters());
+    Regions regions = model->work.stage(rows, *model);
+    if (mode == TRAIN) model->forget_prepared();
+    status = model->prepare(mode, model->executors[mode], regions, model->parallel, model->error);
+    if (status != CRYO_OK) return status;
     status = model->executors[mode].run(regions, rows.batch, model->parallel, model->error);
     if (status != CRYO_OK) return status;
     model->work.unstage(rows);
@@ -170,6 +185,7 @@ cryo_status cryo_set_learning_rate(cryo_model *model, double rate) {
 cryo_status cryo_set_check_finite(cryo_model *model, int on) {
     if (!model) return CRYO_BAD_ARGUMENT;
     model->check_finite = on != 0;
+    model->forget_prepared(); // what prepares them is looked at, too
     for (Executor &executor : model->executors) executor.set_check_finite(model->check_finite);
     return CRYO_OK;
 }

@@ -304,10 +304,11 @@ TEST(Pipeline, ListsAndBlame) {
         for (const Pass &pass : pipeline(mode)) text += std::string(pass.name) + " ";
         return text;
     };
-    const std::string tail = "simplify lower simplify_lowered mask_padding fuse ";
-    EXPECT_EQ(names(Mode::train), "select_mode differentiate apply_optimizer " + tail);
-    EXPECT_EQ(names(Mode::evaluate), "select_mode " + tail);
-    EXPECT_EQ(names(Mode::infer), "select_mode " + tail);
+    const std::string tail = "lower simplify_lowered mask_padding place_concats fuse ";
+    EXPECT_EQ(names(Mode::train),
+              "select_mode differentiate apply_optimizer simplify " + tail + "rematerialize ");
+    EXPECT_EQ(names(Mode::evaluate), "select_mode simplify fold_channels " + tail);
+    EXPECT_EQ(names(Mode::infer), "select_mode simplify fold_channels " + tail);
 
     // A broken network is blamed on the network, before any pass.
     Graph graph = parse(small);

@@ -14,7 +14,7 @@ namespace {
 
 // Two blocks, the last lacks one sample.
 constexpr int64_t lanes = case_lanes, blocks = 2, batch = blocks * lanes - 1;
-const KernelContext context{lanes, 64};
+const KernelContext context{lanes, 64, Math::strict};
 
 std::string text(const OpDef &op, const Case &c) {
     std::string result = op.name;

@@ -282,7 +282,7 @@ TEST(Rematerialize, ActivationsForWeightGradients) {
         again++;
         for (size_t j = 0; j < graph.nodes.size(); j++)
             for (ValueId v : graph.nodes[j].inputs)
-                if (v == graph.nodes[i].outputs[0]) EXPECT_EQ(times.when[j], times.when[i]);
+                if (v == graph.nodes[i].outputs[0]) { EXPECT_EQ(times.when[j], times.when[i]); }
     }
     EXPECT_EQ(again, 2);
 }

@@ -98,6 +98,9 @@ struct Walk {
         case CRYO_REGION_PARAMETERS:
             EXPECT_LE(bytes.end, parameters.bytes);
             break;
+        case CRYO_REGION_PREPARED:
+            EXPECT_LE(bytes.end, plan.prepared_bytes);
+            break;
         case CRYO_REGION_CONTROL:
             EXPECT_LE(bytes.end, int64_t(sizeof(cryo_control)));
             break;
@@ -122,7 +125,8 @@ struct Walk {
     }
 
     static bool has_memory(cryo_region region) {
-        return region == CRYO_REGION_ARENA || region == CRYO_REGION_SCRATCH || region == CRYO_REGION_PARAMETERS;
+        return region == CRYO_REGION_ARENA || region == CRYO_REGION_SCRATCH || region == CRYO_REGION_PARAMETERS ||
+               region == CRYO_REGION_PREPARED;
     }
 
     void read_or_write(const PlanStep &step, const PlanArg &arg, ValueId value, bool write) {

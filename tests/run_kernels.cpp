@@ -195,6 +195,8 @@ struct Runner {
 
     // One call. block: which one; -1: all.
     void call(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t block, int64_t tile) {
+        Guarded scratch{size_t(kernel.scratch)};
+        std::fill_n(scratch.data(), kernel.scratch, to_bits(std::numeric_limits<float>::quiet_NaN()));
         int32_t batch = int32_t(inputs.batch), index = int32_t(std::max<int64_t>(block, 0));
         bool last = block == blocks() - 1;
         int32_t valid = int32_t(last ? inputs.batch - block * context.lanes : context.lanes);
@@ -206,6 +208,15 @@ struct Runner {
             if (arg.kind == KernelArg::batch) argv.push_back(&batch);
             if (arg.kind == KernelArg::valid) argv.push_back(&valid);
             if (arg.kind == KernelArg::block) argv.push_back(&index);
+            if (arg.kind == KernelArg::scratch) {
+                dims[a].push_back({0, int32_t(kernel.scratch), 1, 0});
+                buffers[a] = {};
+                buffers[a].host = reinterpret_cast<uint8_t *>(scratch.data());
+                buffers[a].type = {2, 32, 1};
+                buffers[a].dimensions = 1;
+                buffers[a].dim = dims[a].data();
+                argv.push_back(&buffers[a]);
+            }
             if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
             ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
             int64_t stride = 1;

@@ -4,7 +4,7 @@
 // Its train plan has every kind of step and region:
 //   phase 0   block: pack, stats                    tail: center
 //   phase 1   block: forward (scratch), loss
-//   phase 2   block: mark     tile: weight_grad (2 tiles), loss_merge (1)     tail: sgd
+//   phase 2   block: mark     tile: weight_grad (2 tiles), loss_merge (1)     tail: sgd (2 tiles)
 #ifndef CRYOLITE_TESTS_RUNTIME_MODEL_H
 #define CRYOLITE_TESTS_RUNTIME_MODEL_H
 
@@ -128,13 +128,12 @@ inline int loss_merge(void **argv) { // batch, result (V, 2, NB), loss (1), corr
     at(argv, 3, 0) = float(right);
     return 0;
 }
-inline int sgd(void **argv) { // learning rate (1), grad, velocity, weight (inputs, classes)
+inline int sgd(void **argv) { // learning rate (1), grad, velocity, weight (inputs), of one class
     enter();
-    for (int k = 0; k < classes; k++)
-        for (int c = 0; c < inputs; c++) {
-            at(argv, 2, c, k) = float(momentum) * at(argv, 2, c, k) + at(argv, 1, c, k);
-            at(argv, 3, c, k) -= at(argv, 0, 0) * at(argv, 2, c, k);
-        }
+    for (int c = 0; c < inputs; c++) {
+        at(argv, 2, c) = float(momentum) * at(argv, 2, c) + at(argv, 1, c);
+        at(argv, 3, c) -= at(argv, 0, 0) * at(argv, 2, c);
+    }
     return 0;
 }
 inline int unpack(void **argv) { // y (V, classes), rows (classes, V)
@@ -204,8 +203,10 @@ inline const cryo_arg mark_args[] = {block_arg, arg(CRYO_REGION_CONTROL, offseto
 inline const cryo_arg grad_args[] = {batch_arg, all_x, arg(CRYO_REGION_ARENA, delta, 3, column_dims, 0, lanes * 4),
                                      arg(CRYO_REGION_ARENA, grad, 1, weight_dims, 0, inputs * 4)};
 inline const cryo_arg merge_args[] = {batch_arg, all_results, loss_arg, correct_arg};
-inline const cryo_arg sgd_args[] = {arg(CRYO_REGION_CONTROL, 0, 1, one), arg(CRYO_REGION_ARENA, grad, 2, weight_dims),
-                                    arg(CRYO_REGION_PARAMETERS, velocity, 2, weight_dims), weight_arg};
+inline const cryo_arg sgd_args[] = {arg(CRYO_REGION_CONTROL, 0, 1, one),
+                                    arg(CRYO_REGION_ARENA, grad, 1, weight_dims, 0, inputs * 4),
+                                    arg(CRYO_REGION_PARAMETERS, velocity, 1, weight_dims, 0, inputs * 4),
+                                    arg(CRYO_REGION_PARAMETERS, weight, 1, weight_dims, 0, inputs * 4)};
 inline const cryo_arg unpack_args[] = {y_arg, output_arg};
 
 template <size_t n>
@@ -220,7 +221,7 @@ inline const cryo_step train_1[] = {step(forward, "2", "forward c=3 k=2", forwar
 inline const cryo_step train_2[] = {step(mark, "mark", "mark", mark_args)};
 inline const cryo_step train_2_tiles[] = {step(weight_grad, "2.weight_grad", "weight_grad c=3", grad_args, classes),
                                           step(loss_merge, "loss", "loss_merge", merge_args)};
-inline const cryo_step train_2_tail[] = {step(sgd, "2.weight", "sgd size=6", sgd_args)};
+inline const cryo_step train_2_tail[] = {step(sgd, "2.weight", "sgd size=3", sgd_args, classes)};
 inline const cryo_step evaluate_0[] = {step(pack, "0", "pack c=3", pack_local_args),
                                        step(forward, "2", "forward c=3 k=2", forward_local_args),
                                        step(loss, "loss", "loss k=2", loss_args)};
@@ -238,10 +239,11 @@ struct Program {
                                                {train_2, 1, train_2_tiles, 2, train_2_tail, 1}}};
     cryo_phase evaluate_phase = {evaluate_0, 3, nullptr, 0, evaluate_0_tail, 1};
     cryo_phase infer_phase = {infer_0, 3, nullptr, 0, nullptr, 0};
-    cryo_plan train = {"train", train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1"};
-    cryo_plan evaluate = {"evaluate", &evaluate_phase, 1, arena_bytes, scratch_bytes,
-                          loss_value, correct_value,   1, nullptr};
-    cryo_plan infer = {"infer", &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr};
+    cryo_plan train = {
+        "train", train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1", 0, 0};
+    cryo_plan evaluate = {
+        "evaluate", &evaluate_phase, 1, arena_bytes, scratch_bytes, loss_value, correct_value, 1, nullptr, 0, 0};
+    cryo_plan infer = {"infer", &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr, 0, 0};
     std::array<cryo_parameter, 3> parameters = {
         {{"2.weight", CRYO_ROLE_PARAMETER, weight, 6, 2, weight_shape, CRYO_INIT_UNIFORM, 0.5},
          {"1.total", CRYO_ROLE_STATE, total, 3, 1, total_shape, CRYO_INIT_CONSTANT, 0.25},

@@ -68,9 +68,10 @@ Json plan_json(const Plan &plan) {
                 steps++;
                 kernels.insert(step.kernel.key());
             }
-    return {{"mode", mode_name(plan.mode)},        {"phases", plan.phases.size()},    {"steps", steps},
-            {"kernels", kernels.size()},           {"arena_bytes", plan.arena_bytes}, {"arena_peak", plan.arena_peak},
-            {"scratch_bytes", plan.scratch_bytes}, {"min_batch", plan.min_batch}};
+    return {
+        {"mode", mode_name(plan.mode)},        {"phases", plan.phases.size()},          {"steps", steps},
+        {"kernels", kernels.size()},           {"arena_bytes", plan.arena_bytes},       {"arena_peak", plan.arena_peak},
+        {"scratch_bytes", plan.scratch_bytes}, {"prepared_bytes", plan.prepared_bytes}, {"min_batch", plan.min_batch}};
 }
 
 Json describe(const Network &network, const CompileOptions &options) {
@@ -81,7 +82,7 @@ Json describe(const Network &network, const CompileOptions &options) {
     Json plans = Json::array();
     ParameterTable parameters = layout_parameters(network.graph());
     for (Mode mode : modes) {
-        KernelContext kernel{target.lanes, options.batch};
+        KernelContext kernel{target.lanes, options.batch, network.math()};
         Graph graph = run_pipeline(network.graph(), {mode, network.optimizer(), kernel});
         if (mode == Mode::train) parameters = layout_parameters(graph); // and the optimizer's
         plans.push_back(plan_json(make_plan(graph, mode, parameters, kernel)));

@@ -70,6 +70,13 @@ std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &
     return cases;
 }
 
+int64_t whole_tile(int64_t size) {
+    if (size < 32768) return size;
+    for (int64_t tile = 32768; tile >= 4096; tile -= 16)
+        if (tile < size && size % tile == 0) return tile;
+    return size;
+}
+
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {
     return {.kind = KernelArg::input,
             .index = index,

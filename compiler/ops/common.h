@@ -33,6 +33,10 @@ std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &con
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 
+// Elements of one tile of a whole value that all threads work on: a divisor of size, in whole vectors; size itself when
+// it is small or has no such divisor. A tile's few arrays fit in L2, and take some ten microseconds.
+int64_t whole_tile(int64_t size);
+
 // A case with float32 inputs of these shapes: "[n,2,5,5] [3,2,3,3]".
 Case case_of(const std::string &shapes, Attrs attrs = {}, double low = -1, double high = 1);
 // One case for each, of the same attributes and values.

@@ -1,6 +1,7 @@
 // 2-D convolution and its two gradients. x [n,c,h,w], weight [k,c/groups,r,s], bias [k]. The attribute `groups`, 1
 // where it is missing, cuts the channels into so many convolutions side by side: each sees c/groups and makes k/groups.
 #include "common.h"
+#include "conv2d_winograd.h"
 
 #include "schedule.h"
 
@@ -73,6 +74,9 @@ static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<
         result.push_back(
             sum_to(g, g.add1("sum", {dy[0]}, {{"axes", batch_axes(g.shape(dy[0]))}}, n.layer), Shape{w[0]}, n.layer));
     return result;
+}
+static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!lower_conv2d_to_winograd(r, n, context)) r.copy(n);
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
@@ -153,6 +157,9 @@ static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
     return {{Shape{Shape::batch, g.shape(n.inputs[1])[1] * groups(n), n.attrs.integer("h"), n.attrs.integer("w")},
              Type::f32}};
 }
+static void lower_input(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (!lower_conv2d_grad_input_to_winograd(r, n, context)) r.copy(n);
+}
 static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &w = g.shape(n.inputs[1]);
     return {.generator = "conv2d_grad_input",
@@ -176,6 +183,7 @@ static int64_t weight_tile(const Shape &w, const Shape &y, const Node &n, const 
                                     .blocks = context.max_blocks()});
 }
 static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (lower_conv2d_grad_weight_to_winograd(r, n, context)) return;
     if (weight_tile(weight_shape(r.from, n), r.from.shape(n.inputs[1]), n, context)) {
         r.bind(n.outputs[0], r.to.add1("conv2d_grad_weight_tiles", r.inputs(n), n.attrs, n.layer, n.source));
         return;
@@ -316,6 +324,7 @@ const OpDef conv2d_op = {.name = "conv2d",
                          .max_inputs = 3,
                          .infer = infer,
                          .gradient = gradient,
+                         .lower = lower,
                          .kernel = kernel,
                          .reference = reference,
                          .cases = cases};
@@ -324,6 +333,7 @@ const OpDef conv2d_grad_input_op = {.name = "conv2d_grad_input",
                                     .min_inputs = 2,
                                     .max_inputs = 2,
                                     .infer = infer_input,
+                                    .lower = lower_input,
                                     .kernel = kernel_input,
                                     .padding = Padding::if_all,
                                     .reference = input_reference,

@@ -162,14 +162,19 @@ static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) 
 }
 
 static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelContext &context) {
-    int64_t size = graph.shape(node.outputs[0]).elements();
-    return {.generator = "sum_merge",
-            .parameters = {{"size", text(size)},
-                           {"max_batch", text(context.max_batch)},
-                           {"mean_count", text(node.attrs.integer("mean_count"))}},
-            .args = {{.kind = KernelArg::batch, .extents = {}},
-                     {.kind = KernelArg::input, .index = 0, .extents = {size}, .all_blocks = true},
-                     {.kind = KernelArg::output, .index = 0, .extents = {size}}}};
+    int64_t size = graph.shape(node.outputs[0]).elements(), tile = whole_tile(size);
+    int64_t stride = tile < size ? tile : 0;
+    return {
+        .generator = "sum_merge",
+        .parameters = {{"size", text(tile)},
+                       {"stride", text(size)},
+                       {"max_batch", text(context.max_batch)},
+                       {"mean_count", text(node.attrs.integer("mean_count"))}},
+        .args = {{.kind = KernelArg::batch, .extents = {}},
+                 {.kind = KernelArg::input, .index = 0, .extents = {tile}, .tile_stride = stride, .all_blocks = true},
+                 {.kind = KernelArg::output, .index = 0, .extents = {tile}, .tile_stride = stride}},
+        .tiles = tile < size ? size / tile : 0,
+        .at_barrier = true};
 }
 static void merge_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
     int64_t count = node.attrs.integer("mean_count");
@@ -181,7 +186,8 @@ static std::vector<Case> merge_cases() {
     auto of = [](const char *partial, int64_t mean_count, std::vector<int64_t> shape) {
         return case_of(partial, {{"mean_count", mean_count}, {"shape", std::move(shape)}});
     };
-    return {of("[b,1]", 1, {1}), of("[b,3,1,1]", 30, {1, 3, 1, 1}), of("[b,2,3,5,5]", 0, {2, 3, 5, 5})};
+    return {of("[b,1]", 1, {1}), of("[b,3,1,1]", 30, {1, 3, 1, 1}), of("[b,2,3,5,5]", 0, {2, 3, 5, 5}),
+            of("[b,64,64,3,3]", 0, {64, 64, 3, 3})};
 }
 extern const OpDef sum_merge_op;
 const OpDef sum_merge_op = {.name = "sum_merge",

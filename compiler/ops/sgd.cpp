@@ -18,16 +18,8 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     return types;
 }
 
-// Large parameters are updated tile by tile, by all threads.
-static int64_t tile_of(int64_t size) {
-    if (size < 32768) return size;
-    for (int64_t tile = 65536; tile >= 4096; tile--)
-        if (tile < size && size % tile == 0 && tile % 16 == 0) return tile;
-    return size;
-}
-
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &) {
-    int64_t size = g.shape(n.inputs[0]).elements(), tile = tile_of(size);
+    int64_t size = g.shape(n.inputs[0]).elements(), tile = whole_tile(size);
     char momentum[40], decay[40];
     snprintf(momentum, sizeof momentum, "%.9g", n.attrs.number("momentum"));
     snprintf(decay, sizeof decay, "%.9g", n.attrs.number("weight_decay"));

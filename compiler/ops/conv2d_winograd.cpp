@@ -1,0 +1,299 @@
+// Winograd convolutions: what lower makes of conv2d and its gradients where that is faster, and accurate enough.
+//
+// The transformed weight is a whole value: made once a step, for all blocks, by every node that needs it once.
+#include "conv2d_winograd.h"
+
+#include "common.h"
+
+namespace cryolite {
+
+static std::map<std::string, std::string> parameters(const WinogradConv &q) {
+    return {{"c", text(q.c)},
+            {"h", text(q.h)},
+            {"w", text(q.w)},
+            {"k", text(q.k)},
+            {"r", text(q.r)},
+            {"m", text(q.m)},
+            {"padding", text(q.padding)}};
+}
+
+// ---- the transformed weight: [channel blocks, points, what one block reads for one point]
+static std::vector<int64_t> weight_dims(const WinogradConv &q) {
+    const WinogradConv::Schedule s = q.schedule();
+    return {s.channel_blocks, q.points(), int64_t(s.channel_tiles) * q.c * s.tile_k};
+}
+static KernelArg weight_arg(KernelArg::Kind kind, int index, int64_t tile_k, int64_t c, int64_t channel_tiles,
+                            const Shape &u) {
+    return {.kind = kind, .index = index, .extents = {tile_k * c, channel_tiles, u[1], u[0]}};
+}
+static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
+    const Shape &w = g.shape(n.inputs[0]);
+    if (w.rank() != 4 || w[2] != w[3]) compile_error(n, "the window of weight " + w.text() + " is no square");
+    const int64_t t = n.attrs.integer("m") + w[2] - 1, c = n.attrs.flag("flip") ? w[0] : w[1];
+    return {{Shape{n.attrs.integer("channel_blocks"), t * t,
+                   n.attrs.integer("channel_tiles") * c * n.attrs.integer("tile_k")},
+             Type::f32}};
+}
+static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
+    const Shape &w = g.shape(n.inputs[0]), &u = g.shape(n.outputs[0]);
+    const bool flip = n.attrs.flag("flip");
+    const int64_t c = w[flip ? 0 : 1], tile_k = n.attrs.integer("tile_k"), tiles = n.attrs.integer("channel_tiles");
+    return {.generator = "winograd_weight",
+            .parameters = {{"c", text(c)},
+                           {"k", text(w[flip ? 1 : 0])},
+                           {"r", text(w[2])},
+                           {"m", text(n.attrs.integer("m"))},
+                           {"tile_k", text(tile_k)},
+                           {"channel_tiles", text(tiles)},
+                           {"channel_blocks", text(u[0])},
+                           {"flip", flip ? "true" : "false"}},
+            .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, c, tiles, u)}};
+}
+// rows x columns times columns x 1.
+static std::vector<double> product(const Matrix &matrix, const std::vector<double> &vector) {
+    std::vector<double> result(matrix.size(), 0);
+    for (size_t i = 0; i < matrix.size(); i++)
+        for (size_t j = 0; j < vector.size(); j++)
+            if (matrix[i][j] != 0) result[i] += matrix[i][j] * vector[j];
+    return result;
+}
+// matrix * tile * matrix^T, of a square tile in rows.
+static std::vector<double> sandwich(const Matrix &matrix, const std::vector<double> &tile) {
+    const size_t from = matrix[0].size(), to = matrix.size();
+    std::vector<double> half(from * to), result(to * to);
+    for (size_t i = 0; i < from; i++) {
+        std::vector<double> row = product(matrix, {tile.begin() + long(i * from), tile.begin() + long((i + 1) * from)});
+        for (size_t j = 0; j < to; j++) half[i * to + j] = row[j];
+    }
+    for (size_t j = 0; j < to; j++) {
+        std::vector<double> column(from);
+        for (size_t i = 0; i < from; i++) column[i] = half[i * to + j];
+        column = product(matrix, column);
+        for (size_t i = 0; i < to; i++) result[i * to + j] = column[i];
+    }
+    return result;
+}
+static void reference_weight(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    const std::vector<int64_t> &w = in[0]->shape, &u = out[0]->shape;
+    const bool flip = node.attrs.flag("flip");
+    const int64_t r = w[2], outputs = w[flip ? 1 : 0], inputs = w[flip ? 0 : 1];
+    const int64_t tile_k = node.attrs.integer("tile_k"), tiles = node.attrs.integer("channel_tiles");
+    const Matrix g = winograd_matrices(int(node.attrs.integer("m")), int(r)).weight;
+    for (int64_t padded = 0; padded < u[0] * tiles * tile_k; padded++)
+        for (int64_t c = 0; c < inputs; c++) {
+            const int64_t k = std::min(padded, outputs - 1), kt = padded / tile_k;
+            std::vector<double> window;
+            for (int64_t i = 0; i < r * r; i++)
+                window.push_back(
+                    in[0]->data[size_t(flip ? (c * w[1] + k) * r * r + r * r - 1 - i : (k * w[1] + c) * r * r + i)]);
+            const std::vector<double> points = sandwich(g, window);
+            for (int64_t p = 0; p < u[1]; p++)
+                out[0]->data[size_t((((kt / tiles * u[1] + p) * tiles + kt % tiles) * inputs + c) * tile_k +
+                                    padded % tile_k)] = points[size_t(p)];
+        }
+}
+
+// ---- the convolution
+static WinogradConv conv_of(const Graph &g, const Node &n) {
+    const Shape &x = g.shape(n.inputs[0]);
+    return {.lanes = int(n.attrs.integer("lanes")),
+            .c = int(x[1]),
+            .h = int(x[2]),
+            .w = int(x[3]),
+            .k = int(n.attrs.integer("k")),
+            .r = int(n.attrs.integer("r")),
+            .padding = int(n.attrs.integer("padding")),
+            .m = int(n.attrs.integer("m"))};
+}
+static std::vector<ValueType> infer(const Graph &g, const Node &n) {
+    const WinogradConv q = conv_of(g, n);
+    const Shape &x = g.shape(n.inputs[0]), &u = g.shape(n.inputs[1]), expected(weight_dims(q));
+    if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
+    if (u != expected)
+        compile_error(n, "transformed weight " + u.text() + " for input " + x.text() + " must be " + expected.text());
+    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{q.k})
+        compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit " + text(q.k) + " channels");
+    return {{Shape{Shape::batch, q.k, q.ho(), q.wo()}, Type::f32}};
+}
+static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    const WinogradConv q = conv_of(g, n);
+    Kernel kernel{.generator = "conv2d_winograd",
+                  .parameters = parameters(q),
+                  .args = {},
+                  .flops = 2.0 * q.lanes * q.c * q.k * q.ho() * q.wo() * q.r * q.r, // direct convolution's
+                  .scratch = q.scratch_elements()};
+    kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
+    const WinogradConv::Schedule s = q.schedule();
+    kernel.args[1] = weight_arg(KernelArg::input, 1, s.tile_k, q.c, s.channel_tiles, g.shape(n.inputs[1]));
+    kernel.args.push_back({.kind = KernelArg::scratch, .extents = {}});
+    kernel.args.push_back(output_arg(g, n, 0, context));
+    return kernel;
+}
+static void reference(const Graph &g, const Node &n, const Inputs &in, const Outputs &out) {
+    const WinogradConv q = conv_of(g, n);
+    const WinogradMatrices matrices = winograd_matrices(q.m, q.r);
+    const WinogradConv::Schedule schedule = q.schedule();
+    const int64_t tile_k = schedule.tile_k, tiles = schedule.channel_tiles;
+    const int t = q.t();
+    for (int64_t s = 0; s < out[0]->shape[0]; s++)
+        for (int tile = 0; tile < q.tiles(); tile++) {
+            const int left = tile % q.tiles_x() * q.m, top = tile / q.tiles_x() * q.m;
+            std::vector<std::vector<double>> transformed;
+            for (int c = 0; c < q.c; c++) {
+                std::vector<double> patch;
+                for (int i = 0; i < t * t; i++) {
+                    const int row = top + i / t - q.padding, column = left + i % t - q.padding;
+                    const bool inside = row >= 0 && row < q.h && column >= 0 && column < q.w;
+                    patch.push_back(inside ? in[0]->data[size_t(((s * q.c + c) * q.h + row) * q.w + column)] : 0);
+                }
+                transformed.push_back(sandwich(matrices.input, patch));
+            }
+            for (int k = 0; k < q.k; k++) {
+                std::vector<double> sums(size_t(t * t), 0);
+                for (int c = 0; c < q.c; c++)
+                    for (int p = 0; p < t * t; p++) {
+                        const int64_t kt = k / tile_k;
+                        const int64_t at = ((kt / tiles * q.points() + p) * tiles + kt % tiles) * q.c + c;
+                        sums[size_t(p)] +=
+                            transformed[size_t(c)][size_t(p)] * in[1]->data[size_t(at * tile_k + k % tile_k)];
+                    }
+                const std::vector<double> y = sandwich(matrices.output, sums);
+                for (int i = 0; i < q.m * q.m; i++) {
+                    const int row = top + i / q.m, column = left + i % q.m;
+                    if (row < q.ho() && column < q.wo())
+                        out[0]->data[size_t(((s * q.k + k) * q.ho() + row) * q.wo() + column)] =
+                            y[size_t(i)] + (in.size() > 2 ? in[2]->data[size_t(k)] : 0);
+                }
+            }
+        }
+}
+
+// ---- what the other ops' lower rules ask
+static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip) {
+    const WinogradConv::Schedule s = q.schedule();
+    return r.to.add1("winograd_weight", {weight},
+                     {{"m", int64_t(q.m)},
+                      {"flip", flip},
+                      {"tile_k", int64_t(s.tile_k)},
+                      {"channel_tiles", int64_t(s.channel_tiles)},
+                      {"channel_blocks", int64_t(s.channel_blocks)}},
+                     n.layer, n.source);
+}
+static Attrs conv_attrs(const WinogradConv &q) {
+    return {{"k", int64_t(q.k)},
+            {"r", int64_t(q.r)},
+            {"m", int64_t(q.m)},
+            {"padding", int64_t(q.padding)},
+            {"lanes", int64_t(q.lanes)}};
+}
+WinogradConv choose_winograd(const Node &n, const KernelContext &context, const Shape &x, int64_t k, int64_t r,
+                             int64_t s, int64_t padding, WinogradUse use) {
+    WinogradConv q{.lanes = int(context.lanes),
+                   .c = int(x[1]),
+                   .h = int(x[2]),
+                   .w = int(x[3]),
+                   .k = int(k),
+                   .r = int(r),
+                   .padding = int(padding),
+                   .m = 0};
+    const bool grouped = n.attrs.has("groups") && n.attrs.integer("groups") != 1;
+    if (context.math != Math::strict && r == s && n.attrs.integer("stride") == 1 && padding >= 0 && !grouped)
+        q.m = fastest_winograd(q, use, int(context.max_blocks()), context.math == Math::fast);
+    return q;
+}
+
+bool lower_conv2d_to_winograd(Rewriter &r, const Node &n, const KernelContext &context) {
+    const Shape &x = r.from.shape(n.inputs[0]), &w = r.from.shape(n.inputs[1]);
+    const WinogradConv q =
+        choose_winograd(n, context, x, w[0], w[2], w[3], n.attrs.integer("padding"), WinogradUse::forward);
+    if (!q.m) return false;
+    std::vector<ValueId> inputs = r.inputs(n);
+    inputs[1] = transformed_weight(r, n, inputs[1], q, false);
+    r.bind(n.outputs[0], r.to.add1("conv2d_winograd", inputs, conv_attrs(q), n.layer, n.source));
+    return true;
+}
+
+bool lower_conv2d_grad_input_to_winograd(Rewriter &r, const Node &n, const KernelContext &context) {
+    const Shape &dy = r.from.shape(n.inputs[0]), &w = r.from.shape(n.inputs[1]);
+    const WinogradConv q =
+        choose_winograd(n, context, dy, w[1], w[2], w[3], w[2] - 1 - n.attrs.integer("padding"), WinogradUse::forward);
+    if (!q.m) return false;
+    std::vector<ValueId> inputs = r.inputs(n);
+    inputs[1] = transformed_weight(r, n, inputs[1], q, true);
+    r.bind(n.outputs[0], r.to.add1("conv2d_winograd_grad_input", inputs, conv_attrs(q), n.layer, n.source));
+    return true;
+}
+
+// ---- cases
+struct WinogradCase {
+    int c, h, w, k, r, padding, m;
+};
+const WinogradCase winograd_cases[] = {
+    {2, 4, 4, 3, 3, 1, 4},  {1, 1, 1, 1, 3, 1, 4},   {3, 7, 5, 2, 3, 0, 4}, {2, 5, 7, 3, 3, 2, 4},
+    {2, 6, 6, 5, 3, 1, 2},  {3, 5, 4, 7, 3, 0, 2},   {2, 8, 9, 3, 5, 2, 2}, {3, 5, 5, 2, 5, 0, 2},
+    {1, 14, 9, 2, 5, 4, 4}, {11, 9, 3, 13, 3, 1, 4},
+};
+static WinogradConv conv_of(const WinogradCase &c) {
+    return {.lanes = int(case_lanes), .c = c.c, .h = c.h, .w = c.w, .k = c.k, .r = c.r, .padding = c.padding, .m = c.m};
+}
+static std::vector<Case> weight_cases() {
+    std::vector<Case> cases;
+    for (const WinogradCase &c : winograd_cases)
+        for (bool flip : {false, true}) {
+            const WinogradConv::Schedule s = conv_of(c).schedule();
+            const Shape weight{flip ? c.c : c.k, flip ? c.k : c.c, c.r, c.r};
+            cases.push_back({{{weight, Type::f32}},
+                             {{"m", int64_t(c.m)},
+                              {"flip", flip},
+                              {"tile_k", int64_t(s.tile_k)},
+                              {"channel_tiles", int64_t(s.channel_tiles)},
+                              {"channel_blocks", int64_t(s.channel_blocks)}}});
+        }
+    return cases;
+}
+static std::vector<Case> cases_with(bool bias) {
+    std::vector<Case> cases;
+    for (const WinogradCase &c : winograd_cases) {
+        const WinogradConv q = conv_of(c);
+        Case result{{{Shape{Shape::batch, c.c, c.h, c.w}, Type::f32}, {Shape(weight_dims(q)), Type::f32}},
+                    conv_attrs(q)};
+        if (bias) result.inputs.push_back({Shape{c.k}, Type::f32});
+        cases.push_back(result);
+    }
+    return cases;
+}
+static std::vector<Case> cases() { return cases_with(false) + cases_with(true); }
+static std::vector<Case> input_cases() { return cases_with(false); }
+
+extern const OpDef winograd_weight_op, conv2d_winograd_op, conv2d_winograd_grad_input_op;
+const OpDef winograd_weight_op = {.name = "winograd_weight",
+                                  .summary = "a convolution's weight, transformed for Winograd's products",
+                                  .min_inputs = 1,
+                                  .max_inputs = 1,
+                                  .infer = infer_weight,
+                                  .kernel = kernel_weight,
+                                  .reference = reference_weight,
+                                  .cases = weight_cases,
+                                  .no_gradient = made_by_lowering};
+const OpDef conv2d_winograd_op = {.name = "conv2d_winograd",
+                                  .summary = "conv2d of stride 1 with a transformed weight",
+                                  .min_inputs = 2,
+                                  .max_inputs = 3,
+                                  .infer = infer,
+                                  .kernel = kernel,
+                                  .reference = reference,
+                                  .cases = cases,
+                                  .no_gradient = made_by_lowering};
+const OpDef conv2d_winograd_grad_input_op = {.name = "conv2d_winograd_grad_input",
+                                             .summary = "the same as the gradient for the input",
+                                             .min_inputs = 2,
+                                             .max_inputs = 2,
+                                             .infer = infer,
+                                             .kernel = kernel,
+                                             .padding = Padding::if_all,
+                                             .reference = reference,
+                                             .cases = input_cases,
+                                             .no_gradient = made_by_lowering};
+
+} // namespace cryolite

@@ -1,0 +1,16 @@
+// Scratch of a kernel that is too large for the stack: an argument of the call instead of an allocation.
+#pragma once
+
+#include "Halide.h"
+
+#include <string>
+#include <vector>
+
+namespace cryolite {
+
+// The allocations of `funcs`, one after another, become places in the output `scratch`, a dense buffer of `elements`
+// floats that the pipeline itself does not use. Their sizes must be constants.
+void place_in_scratch(Halide::Pipeline pipeline, Halide::Func scratch, long elements,
+                      const std::vector<Halide::Func> &funcs);
+
+} // namespace cryolite

@@ -1,0 +1,155 @@
+// Points, matrices and tiles of Winograd convolutions (winograd.h).
+#include "winograd.h"
+
+#include "schedule.h"
+
+#include <algorithm>
+
+namespace cryolite {
+
+std::vector<double> winograd_points(int t) {
+    switch (t) {
+    case 4:
+        return {0, 1, -1};
+    case 6:
+        return {0, 0.75, -0.75, 1.5, -1.5};
+    case 8:
+        return {0, 0.5, -0.5, 1, -1, 2, -2};
+    default:
+        return {};
+    }
+}
+
+// Coefficients of the product of (x - root), lowest power first.
+static std::vector<double> polynomial(const std::vector<double> &roots) {
+    std::vector<double> p{1};
+    for (double root : roots) {
+        p.insert(p.begin(), 0);
+        for (size_t i = 0; i + 1 < p.size(); i++) p[i] -= root * p[i + 1];
+    }
+    return p;
+}
+
+WinogradMatrices winograd_matrices(int m, int r) {
+    const int t = m + r - 1;
+    const std::vector<double> points = winograd_points(t);
+    WinogradMatrices w{Matrix(size_t(m), std::vector<double>(size_t(t), 0)),
+                       Matrix(size_t(t), std::vector<double>(size_t(r), 0)),
+                       Matrix(size_t(t), std::vector<double>(size_t(t), 0))};
+    for (size_t j = 0; j < points.size(); j++) {
+        std::vector<double> others;
+        double scale = 1, power = 1;
+        for (size_t i = 0; i < points.size(); i++)
+            if (i != j) {
+                others.push_back(points[i]);
+                scale *= points[j] - points[i];
+            }
+        for (size_t i = 0; i < size_t(t); i++, power *= points[j]) {
+            if (i < size_t(m)) w.output[i][j] = power;
+            if (i < size_t(r)) w.weight[j][i] = power / scale;
+        }
+        const std::vector<double> p = polynomial(others);
+        std::copy(p.begin(), p.end(), w.input[j].begin());
+    }
+    w.output.back().back() = 1;
+    w.weight.back().back() = 1;
+    const std::vector<double> p = polynomial(points);
+    std::copy(p.begin(), p.end(), w.input.back().begin());
+    return w;
+}
+
+// Rows of `row_bytes` to store for n: one more where points would follow each other at a multiple of 2 KiB.
+static int apart(int n, int row_bytes) { return n + (long(n) * row_bytes % 2048 == 0); }
+
+WinogradConv::Schedule WinogradConv::schedule() const {
+    const int accumulators = lanes >= 16 ? 24 : 12;
+    const int most_channels = 48; // in a channel block
+    Schedule s;
+    const Tile tile = best_tile({.x = tiles(), .c = k, .steps = c, .x_cycles = 0.1, .c_cycles = 0.05}, accumulators);
+    s.tile_x = tile.x;
+    s.tile_k = tile.c;
+    s.group = tile.x;
+    const int all = ceil_div(k, s.tile_k);
+    s.channel_blocks = ceil_div(all, std::max(1, most_channels / s.tile_k));
+    s.channel_tiles = ceil_div(all, s.channel_blocks);
+    const int row = 4 * lanes * s.group; // bytes of one channel at one point
+    s.stored_c = apart(c, row);
+    s.stored_channel_tiles = apart(s.channel_tiles, row * s.tile_k);
+    return s;
+}
+
+long WinogradConv::scratch_elements() const {
+    const Schedule s = schedule();
+    return long(points()) * lanes * s.group * (s.stored_c + s.tile_k * s.stored_channel_tiles);
+}
+
+WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns) {
+    WinogradGradWeight s;
+    s.tile_c = std::min(conv.lanes >= 16 ? 6 : 3, conv.c);
+    s.tile_k = std::min(4, columns);
+    s.padded_c = ceil_div(conv.c, s.tile_c) * s.tile_c;
+    s.padded_k = ceil_div(columns, s.tile_k) * s.tile_k;
+    const long side = long(conv.points()) * conv.lanes * s.group;
+    s.scratch_elements = side * (s.padded_c + 1 + s.padded_k + 1) + long(conv.points()) * s.padded_c * s.padded_k;
+    return s;
+}
+
+int winograd_grad_weight_tile(int k) {
+    const int tile = largest_divisor(k, std::clamp(k / 2, 16, 64)); // two tasks at least, where that leaves enough
+    return tile >= 8 ? tile : k;
+}
+
+// Modelled cycles of one block, calibrated on one Zen 3 core (AVX2; bench/winograd_bench): products run at 95% of the
+// peak, a tile's transform of one channel takes 4.7 cycles a point, weights come from the last cache or from memory.
+static double forward_cycles(const WinogradConv &q, int blocks) {
+    const WinogradConv::Schedule s = q.schedule();
+    const int groups = ceil_div(q.tiles(), s.group);
+    const double products = double(q.points()) * groups * s.group * q.c * s.padded_k() / 2 / 0.95;
+    const double transforms = 4.7 * q.points() * q.tiles() * (q.c + q.k);
+    const double bytes = 4.0 * double(q.weight_elements());
+    const double compute = products + transforms, load = bytes * groups / (bytes < 16e6 ? 8 : 3.6);
+    const double once = 1.2 * double(q.weight_elements()); // the weight's transform
+    return std::max(compute, load) + 0.25 * std::min(compute, load) + once / blocks;
+}
+
+// Products of the weight gradient run at 40%: sums over lanes, and transformed tiles that do not fit L2.
+static double grad_weight_cycles(const WinogradConv &q, int blocks) {
+    const int columns = winograd_grad_weight_tile(q.k), tasks = q.k / columns;
+    const WinogradGradWeight s = winograd_grad_weight(q, columns);
+    const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
+    const double products = double(q.points()) * tiles * s.padded_c * s.padded_k * tasks / 2 / 0.4;
+    return products + 4.7 * q.points() * tiles * (double(q.c) * tasks + q.k) + 60.0 * q.c * q.k / blocks;
+}
+
+double winograd_error(int m, int r, WinogradUse use) {
+    struct Row {
+        int m, r;
+        WinogradUse use;
+        int channels;
+        double direct, winograd;
+    };
+    static const Row rows[] = {
+#include "schedules/winograd_error.inc"
+    };
+    double worst = 0;
+    for (const Row &row : rows)
+        if (row.m == m && row.r == r && row.use == use) worst = std::max(worst, row.winograd / row.direct);
+    return worst;
+}
+
+int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error) {
+    const double worth = 0.87; // of direct convolution's time: the model is not exact
+    double best = worth * conv.c * conv.k * conv.ho() * conv.wo() * conv.r * conv.r / 2 / 0.95;
+    int fastest = 0;
+    for (int m : {2, 4}) {
+        conv.m = m;
+        const double error = winograd_error(m, conv.r, use);
+        if (error == 0 || (error > winograd_error_limit && !any_error)) continue;
+        const double cycles =
+            use == WinogradUse::forward ? forward_cycles(conv, blocks) : grad_weight_cycles(conv, blocks);
+        if (cycles < best) best = cycles, fastest = m;
+    }
+    return fastest;
+}
+
+} // namespace cryolite

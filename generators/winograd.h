@@ -1,0 +1,77 @@
+// Winograd convolutions F(m x m, r x r): what compiler and generators must agree on, from shapes alone. No Halide here.
+//
+// An output tile of m x m pixels comes from an input tile of t x t, t = m + r - 1, by t * t products a channel instead
+// of m * m * r * r:  y = A^T [ (G w G^T) . (B^T x B) ] A.  The matrices follow from t - 1 points (Toom-Cook) and
+// infinity.
+#pragma once
+
+#include <vector>
+
+namespace cryolite {
+
+using Matrix = std::vector<std::vector<double>>; // rows
+
+struct WinogradMatrices {
+    Matrix output; // A^T, m x t
+    Matrix weight; // G, t x r
+    Matrix input;  // B^T, t x t
+};
+
+// The points of F(m, r), without infinity; empty where there are none of stated error. They depend on t alone.
+std::vector<double> winograd_points(int t);
+WinogradMatrices winograd_matrices(int m, int r);
+
+// One convolution of stride 1 by F(m x m, r x r) for one block: shapes, tiles, and the sizes of what the compiler
+// stores for it.
+struct WinogradConv {
+    int lanes = 8, c = 1, h = 1, w = 1, k = 1, r = 3, padding = 0, m = 4;
+
+    int t() const { return m + r - 1; }
+    int points() const { return t() * t(); }
+    int ho() const { return h + 2 * padding - r + 1; }
+    int wo() const { return w + 2 * padding - r + 1; }
+    int tiles_x() const { return (wo() + m - 1) / m; }
+    int tiles_y() const { return (ho() + m - 1) / m; }
+    int tiles() const { return tiles_x() * tiles_y(); }
+    // Whether column (row) i of some input tile lies outside of the image.
+    bool leaves_x(int i) const { return i < padding || (tiles_x() - 1) * m + i - padding >= w; }
+    bool leaves_y(int i) const { return i < padding || (tiles_y() - 1) * m + i - padding >= h; }
+
+    // Tiles are transformed and multiplied in groups, by register tiles of `tile_x` tiles by `tile_k` output channels;
+    // `channel_tiles` of the latter make a channel block, whose products wait in the scratch for the output transform.
+    struct Schedule {
+        int tile_x = 1, tile_k = 1, group = 1, channel_tiles = 1, channel_blocks = 1;
+        int stored_c = 1,
+            stored_channel_tiles = 1; // with room between points, so that they share no sets of the caches
+        int padded_k() const { return tile_k * channel_tiles * channel_blocks; }
+    };
+    Schedule schedule() const;
+
+    // Floats of the transformed weight: (tile_k * c, channel_tiles, points, channel_blocks), in reading order.
+    long weight_elements() const { return long(points()) * c * schedule().padded_k(); }
+    long scratch_elements() const; // floats, of one call
+};
+
+// The weight gradient for `columns` of the k output channels over all blocks: the same input transform, and F(r, m)'s
+// for dy. Register tiles are tile_c by tile_k channels.
+struct WinogradGradWeight {
+    int tile_c = 1, tile_k = 1, group = 32, padded_c = 1, padded_k = 1;
+    long scratch_elements = 0;
+};
+WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns);
+// Output channels of one task: a divisor of k.
+int winograd_grad_weight_tile(int k);
+
+// The input gradient is a forward convolution.
+enum class WinogradUse { forward, grad_weight };
+
+// Error of F(m, r) as a multiple of direct convolution's (root mean square, both against float64): the largest over
+// the channel counts of schedules/winograd_error.inc. 0: not measured.
+double winograd_error(int m, int r, WinogradUse use);
+
+// The tile m that a convolution of these shapes (m is ignored) is fastest with when a batch has `blocks` blocks, 0
+// where direct convolution is. Unless `any_error`, only tiles whose error is within winograd_error_limit.
+int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error);
+constexpr double winograd_error_limit = 4;
+
+} // namespace cryolite
