@@ -1,7 +1,7 @@
 # Every source file of the libraries, tools and tests, sorted; the test `sources` compares them with the folders.
 # Paths from the top folder. A new file is one new line here.
 set(source_lists runtime generator compiler data main tool
-    runtime_test tool_test kernel_test compiler_test model_test test_support)
+    runtime_test tool_test kernel_test compiler_test model_test test_support network_test)
 
 set(runtime_sources
     runtime/checkpoint_header.cpp
@@ -165,6 +165,9 @@ set(compiler_test_sources
 )
 
 # Whole networks, compiled in the process.
+set(network_test_sources
+    tests/networks_test.cpp
+)
 set(model_test_sources
     tests/batch_norm_states_test.cpp
     tests/batch_norm_test.cpp
@@ -173,7 +176,6 @@ set(model_test_sources
     tests/determinism_test.cpp
     tests/folding_test.cpp
     tests/guard_pages_test.cpp
-    tests/networks_test.cpp
     tests/onnx_nodes_test.cpp
     tests/op_kernels_test.cpp
     tests/pytorch_agreement_test.cpp

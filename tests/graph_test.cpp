@@ -305,8 +305,7 @@ TEST(Pipeline, ListsAndBlame) {
         return text;
     };
     const std::string tail = "lower simplify_lowered mask_padding place_concats fuse ";
-    EXPECT_EQ(names(Mode::train),
-              "select_mode differentiate apply_optimizer simplify " + tail + "rematerialize ");
+    EXPECT_EQ(names(Mode::train), "select_mode differentiate apply_optimizer simplify " + tail + "rematerialize ");
     EXPECT_EQ(names(Mode::evaluate), "select_mode simplify fold_channels " + tail);
     EXPECT_EQ(names(Mode::infer), "select_mode simplify fold_channels " + tail);
 

@@ -32,7 +32,12 @@ const char *const norm = "PyTorch's batch norm is x * scale + (bias - mean * sca
 const char *const variance = "the variance, or a sum for its gradient, is not a float32 number: NaN where PyTorch's "
                              "double keeps a number or an infinity";
 const char *const contraction = "dy * (1 - y) is contracted to dy - dy * y, inf - inf";
+const char *const zeros_of_padding = "where a tile of the weight gradient holds several rows of the window, the zeros "
+                                     "above and below the image are multiplied with dy: NaN where PyTorch skips them";
 const Exception exceptions[] = {
+    {"conv2d stride", "nan", "the result's gradient", "kernels", zeros_of_padding},
+    {"conv2d stride", "inf", "the result's gradient", "kernels", zeros_of_padding},
+    {"conv2d stride", "-inf", "the result's gradient", "kernels", zeros_of_padding},
     {"batch_norm", "inf", "weight", "", norm},
     {"batch_norm", "-inf", "weight", "", norm},
     {"batch_norm", "huge", "weight", "", norm},
