@@ -70,7 +70,7 @@ protected:
     static std::vector<int64_t> batches(const OpDef &op, const Case &c, int64_t lanes) {
         // One value a channel has no variance; two are -1 and 1 whatever they are.
         const int64_t least = takes_statistics(op) ? 3 : 1;
-#ifdef __SANITIZE_ADDRESS__ // which makes the reference ten times slower
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // which make the reference ten times slower
         if (c.large) return {least};
         return {least, lanes, lanes + 1, 2 * lanes + 1};
 #endif

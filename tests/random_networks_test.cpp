@@ -5,6 +5,7 @@
 #include "random_network.h"
 #include "run_kernels.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -169,6 +170,22 @@ TEST(FoundGraphs, StayRight) {
         ASSERT_EQ(ours.size(), expected.size());
         for (size_t i = 0; i < ours.size(); i++) EXPECT_FLOAT_EQ(float(ours[i]), float(expected[i])) << i;
     }
+}
+
+// The weight gradient of the second convolution runs over all blocks of a value that lies inside a concat.
+TEST(FoundNetworks, AConvolutionReadsAPartOfAConcat) {
+    Network network("part_of_a_concat");
+    network.math(Math::strict);
+    Value x = network.input("image", {16, 1, 1});
+    Value a = relu(conv2d(x, {.channels = 256, .window = 3, .padding = 1}));
+    Value b = conv2d(a, {.channels = 256, .window = 3, .padding = 1});
+    network.classify(linear(flatten(concat({b, a})), {.units = 3}));
+    Verdict verdict = compare(network, {});
+    EXPECT_EQ(verdict.kind, Verdict::agrees) << verdict.blame << ": " << verdict.detail;
+    Graph graph = run_pipeline(network.graph(), {Mode::train, network.optimizer(), {8, 32, Math::strict}});
+    const bool tiles = std::any_of(graph.nodes.begin(), graph.nodes.end(),
+                                   [](const Node &node) { return node.op == find_op("conv2d_grad_weight_tiles"); });
+    EXPECT_TRUE(tiles) << "the network no longer shows what it is for";
 }
 
 } // namespace
