@@ -172,6 +172,7 @@ set(model_test_sources
     tests/batch_norm_states_test.cpp
     tests/batch_norm_test.cpp
     tests/check_finite_test.cpp
+    tests/concat_test.cpp
     tests/determinism_test.cpp
     tests/folding_test.cpp
     tests/guard_pages_test.cpp

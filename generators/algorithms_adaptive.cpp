@@ -1,6 +1,8 @@
 // Adaptive average pooling and its gradient: windows of uneven extents, which may be smaller than one element is wide.
 #include "algorithms_pointwise.h"
 
+#include <algorithm>
+
 #include <utility>
 
 namespace cryolite {
@@ -14,7 +16,11 @@ struct Adaptive {
 
     Expr first(Expr i) const { return i * in / out; }
     Expr count(Expr i) const { return ((i + 1) * in + out - 1) / out - first(i); }
-    int largest() const { return largest_adaptive_window(in, out); }
+    int largest() const {
+        int result = 1;
+        for (int i = 0; i < out; i++) result = std::max(result, ((i + 1) * in + out - 1) / out - i * in / out);
+        return result;
+    }
     bool even() const { return in % out == 0 || out % in == 0; }
     Adaptive exchanged() const { return {out, in}; }
 };

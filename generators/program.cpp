@@ -391,20 +391,6 @@ int pooled_extent(int extent, int window, int stride, int padding, bool ceil) {
     return span / stride + 1 + rest;
 }
 
-AdaptiveWindow adaptive_window(int i, int in, int out) {
-    auto edge = [&](int number, int up) { return static_cast<int>((static_cast<long long>(number) * in + up) / out); };
-    return {edge(i, 0), edge(i + 1, out - 1)};
-}
-
-int largest_adaptive_window(int in, int out) {
-    int largest = 1;
-    for (int i = 0; i < out; i++) {
-        const AdaptiveWindow window = adaptive_window(i, in, out);
-        largest = std::max(largest, window.last - window.first);
-    }
-    return largest;
-}
-
 Program parse_program(const std::string &text) { return Parser().parse(text); }
 
 } // namespace cryolite

@@ -60,13 +60,4 @@ Program parse_program(const std::string &text);
 // rest, if it begins inside the image or before it.
 int pooled_extent(int extent, int window, int stride, int padding, bool ceil = false);
 
-// Adaptive windows along one dimension of `in` elements: the i-th of `out` is [first, last). The windows that cover
-// element j of the input are those of the two extents exchanged.
-struct AdaptiveWindow {
-    int first, last;
-};
-AdaptiveWindow adaptive_window(int i, int in, int out);
-// Elements of the largest window.
-int largest_adaptive_window(int in, int out);
-
 } // namespace cryolite

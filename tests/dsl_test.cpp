@@ -243,6 +243,16 @@ TEST(Wrong, Pools) {
           max_pool2d(x, {.window = 2, .stride = -2}));
     WRONG("max_pool2d '0': padding 2 must be between 0 and half the window 3; the input is [n, 1, 28, 28]",
           max_pool2d(x, {.window = 3, .padding = 2}));
+    WRONG("adaptive_avg_pool2d '0': height 0 must be positive; the input is [n, 1, 28, 28]",
+          adaptive_avg_pool2d(x, {.height = 0}));
+    WRONG("adaptive_avg_pool2d '0': width -1 must not be negative; the input is [n, 1, 28, 28]",
+          adaptive_avg_pool2d(x, {.width = -1}));
+    WRONG("adaptive_avg_pool2d '1': the input must be [n, c, h, w], not [n, 784]", adaptive_avg_pool2d(flatten(x)));
+    WRONG("concat: an operand is the value of no network", concat({}));
+    WRONG_OP(says({"concat", "the inputs [n, 1, 28, 28] and [n, 1, 14, 14] differ in more than their channels"}),
+             concat({x, avg_pool2d(x, {.window = 2})}));
+    WRONG_OP(says({"concat", "the inputs [n, 1, 28, 28] and [n, 784] differ in more than their channels"}),
+             concat({x, flatten(x)}));
     WRONG("avg_pool2d '0': window 29 does not fit the padded input [n, 1, 28, 28]", avg_pool2d(x, {.window = 29}));
     WRONG("avg_pool2d '1': the input must be [n, c, h, w], not [n, 784]", avg_pool2d(flatten(x), {.window = 2}));
 }

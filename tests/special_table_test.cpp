@@ -65,6 +65,7 @@ const Exception signs[] = {
     {"softmax_cross_entropy", "", "", "", "a difference of equal numbers"},
     {"sum", "", "", "kernels", "the sum of nothing but -0 is -0; PyTorch begins with +0"},
     {"mean", "", "", "kernels", "the sum of nothing but -0 is -0; PyTorch begins with +0"},
+    {"adaptive_avg_pool2d", "", "", "kernels", "the sum of nothing but -0 is -0; PyTorch begins with +0"},
     {"avg_pool2d", "", "", "kernels", "the sum of nothing but -0 is -0; PyTorch begins with +0"},
     {"max_pool2d", "", "the result's gradient", "kernels", "the sum of nothing but -0 is -0; PyTorch begins with +0"},
     {"max", "", "the result's gradient", "", "dy is added to a share that is 0"},
