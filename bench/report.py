@@ -7,7 +7,6 @@ from rows import NETS, ONNX, TARGETS, TORCH
 
 KINDS = TORCH + ONNX
 SUITE_TARGET, SUITE_LEAST = 1.6, 0.95  # geometric mean over oneDNN, and no shape below
-DIRECT_TARGET = 0.9  # of the FMA peak, 3x3 with 32 channels or more
 MEMORY_TARGET, ARENA_TARGET = 0.5, 1.1
 
 

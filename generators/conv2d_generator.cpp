@@ -1,7 +1,7 @@
 // Generators `conv2d`, `conv2d_grad_input` and `conv2d_grad_weight` (kernels.md): direct convolution with one sample a
 // vector lane, so that every channel count, window and stride fills the vectors.
 // Share of the FMA peak of one core; above 100%: products with the padding count, but are not computed.
-// Zen 5, AVX-512, bench/kernel_bench, with earlier tiles: forward, input, weight gradient
+// Zen 5, AVX-512, with earlier tiles: forward, input, weight gradient
 //   5x5 1 -> 6 @ 28: 98%, 85%, 98%.   5x5 6 -> 16 @ 12: 100%, 100%, 91%.   1x1 stride 2 64 -> 128 @ 16: 78%, 65%, 57%
 //   3x3 64 -> 64 @ 32 padded: 101%, 102%, 98%.   3x3 stride 2 64 -> 128 @ 16 padded: 107%, 103%, 96%
 // Zen 3, AVX2, least thread CPU time on a busy machine (peak 88-90 GFLOP/s): forward, input, weight gradient

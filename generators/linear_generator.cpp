@@ -1,5 +1,5 @@
 // Generators `linear`, `linear_grad_input` and `linear_grad_weight` (kernels.md).
-// Share of the FMA peak of one Zen 5 core (AVX-512, minima; bench/kernel_bench): forward, input, weight gradient
+// Share of the FMA peak of one Zen 5 core (AVX-512, minima, earlier tiles): forward, input, weight gradient
 //   256 -> 120: 95%, 89%, 99%.   120 -> 84: 93%, 94%, 83%.   84 -> 10: 87%, 85%, 87%
 //   784 -> 256: 95%, 92%, 94%.   256 -> 256: 92%, 92%, 99%.   256 -> 10: 88%, 83%, 99%
 #include "lanes.h"
