@@ -44,8 +44,8 @@ Graph mask_padding(const Graph &graph, const PassContext &context);
 // Parts of concats that cannot be made inside them (views.h), because they lie elsewhere, are copied.
 Graph place_concats(const Graph &graph, const PassContext &context);
 
-// Pointwise statements become pointwise nodes, one kernel each. What is stored, find_stored (stored.h) decides; everything
-// else is recomputed where it is read. Sums over the same space share one kernel.
+// Pointwise statements become pointwise nodes, one kernel each. What is stored, find_stored (stored.h) decides;
+// everything else is recomputed where it is read. Sums over the same space share one kernel.
 Graph fuse(const Graph &graph, const PassContext &context);
 
 // Activations that only weight gradients still read in backward are made again there, by a copy of their kernel that
