@@ -6,6 +6,7 @@
 #include "random_network.h"
 
 #include <algorithm>
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 #include <set>
 #include <tuple>
@@ -329,6 +330,39 @@ TEST(Plan, OfRandomNetworks) {
     EXPECT_GT(plans, 1000);
     EXPECT_GT(concats, 100);
     EXPECT_GT(slices, 50);
+}
+
+// A walk of a plan with any of its arguments one vector off finds it.
+TEST(Plan, WrongPlansAreFound) {
+    Network network("branches");
+    Value x = conv2d(network.input("image", {2, 5, 4}), {.channels = 3, .window = 3, .padding = 1});
+    for (int channels : {2, 1}) x = concat({x, conv2d(relu(batch_norm(x)), {.channels = channels, .window = 1})});
+    network.classify(linear(flatten(x), {.units = 3}));
+    const KernelContext context{8, 17};
+    Planned planned(network, Mode::train, {.momentum = 0.9}, context);
+    auto failures = [&] {
+        testing::TestPartResultArray results;
+        testing::ScopedFakeTestPartResultReporter reporter(
+            testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
+        Walk(planned.graph, planned.plan, planned.parameters, context).run();
+        return results.size();
+    };
+    EXPECT_EQ(failures(), 0);
+    int wrong = 0;
+    for (PlanPhase &phase : planned.plan.phases)
+        for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
+            for (PlanStep &step : *steps)
+                for (size_t i = 0; i < step.args.size(); i++) {
+                    PlanArg &arg = step.args[i];
+                    if (arg.kind != CRYO_ARG_BUFFER || !Walk::has_memory(arg.region)) continue;
+                    for (int64_t by : {-32, 32, 64}) {
+                        arg.offset += by;
+                        EXPECT_GT(failures(), 0) << step.layer << ": " << step.kernel.key() << ", argument " << i;
+                        arg.offset -= by;
+                        wrong++;
+                    }
+                }
+    EXPECT_GT(wrong, 200);
 }
 
 TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {
