@@ -1,5 +1,7 @@
 // Generators `batch_stats` and `batch_stats_merge` (kernels.md): mean and sum of squared deviations per block, merged
-// by Chan's formula. Exact where E[x^2] - E[x]^2 cancels: large offsets, constants, outliers.
+// by Chan's formula. Exact where E[x^2] - E[x]^2 cancels: large offsets, constants, outliers. The variance between
+// blocks is of the differences of their means, which float32 would round to 6e-8 of the offset: so a block also gives
+// what rounding took from its mean.
 #include "lanes.h"
 
 #include <algorithm>
@@ -23,7 +25,7 @@ public:
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v), rows = h, columns = w;
         set_dense(x, {v, columns, rows, c, blocks});
-        set_dense(partial, {2, c, blocks});
+        set_dense(partial, {3, c, blocks});
         const int step = rows < 4 ? 1 : 4, unroll = largest_divisor(columns, 4), group = group_size(v);
 
         // e: channel of the group; u: independent accumulators.
@@ -55,12 +57,14 @@ public:
         Func moments("moments");
         Expr count = real_lanes * float(columns * rows), sum = lane_sums.result()(e, g, b) / count;
         Expr m2 = lane_sums.result()(group + e, g, b) - sum * sum * count;
-        moments(e, g, b) = Tuple(shift(e, g, b) + sum, select(is_nan(m2), m2, max(m2, 0.f)));
+        Expr mean = strict_float(shift(e, g, b) + sum), rest = strict_float(sum - strict_float(mean - shift(e, g, b)));
+        // Of a mean that is infinite or NaN nothing is left.
+        moments(e, g, b) = Tuple(mean, select(is_nan(m2), m2, max(m2, 0.f)), select(is_nan(rest), 0.f, rest));
         Expr gi = channel / group, local = channel - (c % group ? min(gi * group, c - group) : gi * group);
-        partial(s, channel, b) = mux(s, {moments(local, gi, b)[0], moments(local, gi, b)[1]});
+        partial(s, channel, b) = mux(s, {moments(local, gi, b)[0], moments(local, gi, b)[1], moments(local, gi, b)[2]});
 
         Var go("go"), ci("ci");
-        partial.bound(s, 0, 2).split(channel, go, ci, group, TailStrategy::GuardWithIf).reorder(s, ci, go, b);
+        partial.bound(s, 0, 3).split(channel, go, ci, group, TailStrategy::GuardWithIf).reorder(s, ci, go, b);
         partial.unroll(s).unroll(ci).never_partition_all();
         near_sums.compute_at(partial, go);
         lane_sums.compute_at(partial, go);
@@ -104,15 +108,18 @@ public:
 
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), width = vector_width(c, natural_vector_size<float>());
-        set_dense(partial, {2, c, 0});
+        set_dense(partial, {3, c, 0});
         Var i("i"), io("io"), ii("ii");
         Func merged("merged"), result("result");
         RDom d(1, (batch - 1) / v);
         Expr before = cast<double>(d.x * v), weight = cast<double>(min(batch - d.x * v, v));
         Expr share = weight / (before + weight);
-        merged(i) = Tuple(cast<double>(partial(0, i, 0)), cast<double>(partial(1, i, 0)));
+        auto mean_of = [&](Expr block) {
+            return cast<double>(partial(0, i, block)) + cast<double>(partial(2, i, block));
+        };
+        merged(i) = Tuple(mean_of(0), cast<double>(partial(1, i, 0)));
         Expr mean = merged(i)[0], m2 = merged(i)[1];
-        Expr delta = cast<double>(partial(0, i, d.x)) - mean;
+        Expr delta = mean_of(d.x) - mean;
         merged(i) = Tuple(mean + delta * share, m2 + cast<double>(partial(1, i, d.x)) +
                                                     delta * delta * (share * before * Expr(double(count))));
         result(i) =

@@ -1,141 +1,175 @@
-// torchvision's networks beside PyTorch: loss, every gradient and running statistic of one train step, and the
-// probabilities of inference. tests/fixtures/make_network_fixtures.py wrote PyTorch's side in float64, and how far
-// PyTorch's own float32 is off. A relu, or a maximum, of two values that rounding exchanges moves the gradients of all
-// layers before it by some 1e-3 to 1e-2 of their norm: PyTorch's float32 differs by up to 4.4e-2 (GoogLeNet). A wrong
-// gradient is off by the order of 1. Of each tensor the fixture has the norm and some samples.
-// With a momentum, and no velocity before, the velocity after one step is the gradient.
+// torchvision's networks beside PyTorch: loss, all gradients and running statistics of one train step, and inference.
+// tests/fixtures/make_network_fixtures.py wrote PyTorch's side, in float64.
+//
+// The criterion is PyTorch's own float32 error, the worst of several runs, since deep networks amplify the roundings of
+// their first layers: to up to 3e-2 of a gradient's norm, whoever computes it. Ours must be within `factor` of it,
+// tensor by tensor. A tensor is given the median error of its network at least, because one that PyTorch happens to get
+// right is no promise to another order of summation. Gradients that are zero but for rounding, of biases before batch
+// norm, are compared with the largest gradient's norm. Measured: at most 1.7 times PyTorch's error.
+// The loss knows no kinks, but roundings alone, of which Winograd's convolutions may have four times as many as direct
+// ones: measured 3.3 times PyTorch's.
 #include "fixture.h"
-#include "frontend.h"
-
-#include "cryolite_runtime.h"
+#include "graph_fixture.h"
 #include "op.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 #include <gtest/gtest.h>
-#include <nlohmann/json.hpp>
-#include <zlib.h>
 
 using namespace cryolite;
 using namespace cryolite::test;
 
 namespace {
 
-using Json = nlohmann::json;
+constexpr double factor = 3, winograd = 4;
+const char *const names[] = {"resnet18_cifar", "vgg11_bn", "mobilenet_v2", "googlenet", "densenet121", "resnet50"};
 
-Json read_fixture() {
-    gzFile file = gzopen(CRYOLITE_FIXTURES "/networks.json.gz", "rb");
-    std::string text;
-    char buffer[1 << 16];
-    for (int count; file && (count = gzread(file, buffer, sizeof buffer)) > 0;) text.append(buffer, size_t(count));
-    if (file) gzclose(file);
-    return Json::parse(text);
+uint64_t fnv1a(const std::string &name) {
+    uint32_t hash = 0x811c9dc5;
+    for (char c : name) hash = (hash ^ uint8_t(c)) * 0x01000193u;
+    return hash;
 }
 
-// make_network_fixtures.py's fnv1a, initial and positions.
-uint32_t seed_of(const std::string &name) {
-    uint32_t h = 0x811C9DC5u;
-    for (char c : name) h = (h ^ uint8_t(c)) * 0x01000193u;
-    return h;
-}
+// initial() of the script.
 std::vector<float> initial(const cryo_parameter_info &info) {
     const std::string name = info.name;
-    if (info.rank > 1)
-        return deterministic(seed_of(name), info.elements,
-                             std::sqrt(6.0 / double(info.elements / size_t(info.shape[0]))));
-    std::vector<float> near = deterministic(seed_of(name), info.elements, 0.25);
-    if (name.ends_with("weight") || name.ends_with("running_var"))
-        for (float &x : near) x += 1;
+    if (info.rank > 1) {
+        double fan_in = double(info.elements) / double(info.shape[0]);
+        return deterministic(fnv1a(name), info.elements, std::sqrt(6 / fan_in));
+    }
+    std::vector<float> near = deterministic(fnv1a(name), info.elements, 0.25);
+    const bool residual = name.ends_with("bn2.running_var") || name.ends_with("bn3.running_var");
+    const bool one = name.ends_with("weight") || name.ends_with("running_var");
+    for (float &x : near) x += residual ? 16.0f : one ? 1.0f : 0.0f;
     return near;
 }
-size_t position(size_t i, size_t count) { return (i * 2654435761u + 12345) % count; }
 
+// projections() of the script.
+constexpr size_t projections = 8;
+std::vector<double> project(const std::vector<float> &values) {
+    std::vector<double> sums(projections, 0.0);
+    for (size_t i = 0; i < values.size(); i++) {
+        uint64_t z = (i + 1) * 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        const double x = values[i];
+        for (size_t k = 0; k < projections; k++) sums[k] += z >> (56 + k) & 1 ? -x : x;
+    }
+    return sums;
+}
+
+// With momentum from rest, the velocity after one step is the gradient. Dropout is off.
 std::unique_ptr<Network> network_of(const std::string &name) {
     for (const NetworkEntry &entry : registered_networks()) {
         if (entry.name != name) continue;
-        auto network = entry.build();
+        std::unique_ptr<Network> network = entry.build();
         network->optimize({.learning_rate = 0.1, .momentum = 0.9});
-        for (Node &node : network->graph().nodes) // the fixture's are off
+        for (Node &node : network->graph().nodes)
             if (node.op == find_op("dropout")) node.attrs.map["rate"] = 0.0;
         return network;
     }
-    throw std::runtime_error("no network '" + name + "'");
+    throw std::runtime_error("no network " + name);
 }
 
-// How far ours is off, relative to the tensor's norm: of the samples, and of the norm.
-double difference(const std::string &name, const std::vector<float> &ours, const Json &tensor) {
-    const double norm = tensor[0], count = double(ours.size());
-    double own = 0, samples = 0;
-    for (float x : ours) own += double(x) * double(x);
-    own = std::sqrt(own);
-    if (norm < 1e-9) { // zero but for rounding: of a bias before a batch norm
-        EXPECT_LT(own, 1e-5) << name;
-        return 0;
+struct Expected {
+    double norm, error;
+    std::vector<double> projections;
+};
+
+class Networks : public testing::TestWithParam<const char *> {
+protected:
+    std::map<std::string, Expected> expected;
+    double median = 0, largest_norm = 0;
+    double worst = 0; // error over what is allowed, times factor
+    std::string worst_name;
+
+    void load(const nlohmann::json &fixture) {
+        std::vector<double> errors;
+        for (const auto &[name, t] : fixture.at("tensors").items()) {
+            expected[name] = {t[0], t[1], t[2].get<std::vector<double>>()};
+            errors.push_back(t[1]);
+            if (name.ends_with(".weight")) largest_norm = std::max(largest_norm, double(t[0]));
+        }
+        std::nth_element(errors.begin(), errors.begin() + std::ptrdiff_t(errors.size() / 2), errors.end());
+        median = errors[errors.size() / 2];
     }
-    for (size_t i = 0; i < tensor[2].size(); i++)
-        samples += std::pow(double(ours[position(i, ours.size())]) - double(tensor[2][i]), 2);
-    return std::max(std::sqrt(samples * count / double(tensor[2].size())), std::fabs(own - norm)) / norm;
+
+    void compare(const std::string &name, const std::vector<float> &ours) {
+        ASSERT_TRUE(expected.count(name)) << name << " has no counterpart in PyTorch";
+        const Expected &e = expected.at(name);
+        const std::vector<double> ours_projected = project(ours);
+        double square = 0, norm = 0;
+        for (size_t k = 0; k < projections; k++) square += std::pow(ours_projected[k] - e.projections.at(k), 2);
+        for (float x : ours) norm += double(x) * double(x);
+        // An estimate of the difference's norm, and a lower bound of it.
+        double off = std::max(std::sqrt(square / projections), std::fabs(std::sqrt(norm) - e.norm));
+        double allowed = std::max(e.error, median) * e.norm + 1e-7 * largest_norm;
+        if (off / allowed > worst) {
+            worst = off / allowed;
+            worst_name = name;
+        }
+        EXPECT_LE(off, factor * allowed) << name << ": norm " << std::sqrt(norm) << ", PyTorch's " << e.norm
+                                         << "; off by " << off << ", PyTorch's float32 by " << e.error * e.norm;
+        expected.erase(name);
+    }
+};
+
+std::vector<float> read(cryo_model *model, const cryo_parameter_info &info) {
+    std::vector<float> values(info.elements);
+    EXPECT_EQ(cryo_get_parameter(model, info.name, values.data(), values.size()), CRYO_OK) << cryo_error(model);
+    return values;
 }
 
-class Networks : public testing::TestWithParam<const char *> {};
-
-TEST_P(Networks, OneStepAsPyTorch) {
-    static const Json fixture = read_fixture();
+TEST_P(Networks, OneStepIsPyTorchs) {
     const std::string name = GetParam();
-    const Json &expected = fixture.at(name);
-    const int64_t batch = expected.at("batch");
-    size_t pixels = 1;
-    for (int64_t extent : expected.at("image")) pixels *= size_t(extent);
-    std::vector<float> images = deterministic(seed_of("image"), size_t(batch) * pixels, 1);
-    std::vector<int32_t> labels;
-    for (int64_t i = 0; i < batch; i++) labels.push_back(int32_t(i * 7 % 10));
-
+    const nlohmann::json fixture = load_json("networks.json.gz").at(name);
+    load(fixture);
+    const int64_t batch = fixture.at("batch");
+    int64_t pixels = 1;
+    for (int64_t extent : fixture.at("image")) pixels *= extent;
+    auto start = std::chrono::steady_clock::now();
     TestModel model(*network_of(name), {.batch = batch});
+    std::chrono::duration<double> compiled = std::chrono::steady_clock::now() - start;
+    std::printf("    %s: compiled in %.1f s, %d of %d kernels from the cache\n", name.c_str(), compiled.count(),
+                model.compiled().cached, model.compiled().kernels);
+
+    cryo_parameter_info info;
     model.initialize(1);
     for (size_t i = 0; i < cryo_parameter_count(model.get()); i++) {
-        cryo_parameter_info info;
         ASSERT_EQ(cryo_parameter_at(model.get(), i, &info), CRYO_OK);
         if (std::string(info.name).starts_with("optimizer.")) continue;
         std::vector<float> values = initial(info);
-        ASSERT_EQ(cryo_set_parameter(model.get(), info.name, values.data(), values.size()), CRYO_OK) << info.name;
+        ASSERT_EQ(cryo_set_parameter(model.get(), info.name, values.data(), values.size()), CRYO_OK);
     }
-    Tensors ours;
-    ours["output"].resize(size_t(batch) * 10);
-    ASSERT_EQ(cryo_infer(model.get(), images.data(), batch, ours["output"].data()), CRYO_OK) << cryo_error(model.get());
+    const std::vector<float> images = deterministic(fnv1a("image"), size_t(batch * pixels), 1);
+    std::vector<int32_t> labels;
+    for (int64_t i = 0; i < batch; i++) labels.push_back(int32_t(i * 7 % 10));
+    std::vector<float> output(size_t(batch * 10));
+    ASSERT_EQ(cryo_infer(model.get(), images.data(), batch, output.data()), CRYO_OK) << cryo_error(model.get());
+    compare("output", output);
     cryo_result result = {};
     ASSERT_EQ(cryo_train_step(model.get(), images.data(), labels.data(), batch, &result), CRYO_OK)
         << cryo_error(model.get());
-    const double loss = expected.at("loss"), loss_error = expected.at("loss_error");
-    const double loss_off = std::fabs(result.loss / loss - 1);
-    EXPECT_LE(loss_off, std::max(10 * loss_error, 1e-5));
+    const double loss = fixture.at("loss"), loss_error = fixture.at("loss_error");
+    EXPECT_NEAR(result.loss, loss, winograd * factor * std::max(loss_error, 1e-6) * loss);
 
     const std::string velocity = "optimizer.velocity.";
-    for (auto &[tensor, values] : model.parameters())
-        if (tensor.starts_with(velocity))
-            ours[tensor.substr(velocity.size())] = values;
-        else if (tensor.ends_with("running_mean") || tensor.ends_with("running_var"))
-            ours[tensor] = values;
-    std::vector<double> off, theirs;
-    for (const auto &[tensor, numbers] : expected.at("tensors").items()) {
-        ASSERT_TRUE(ours.count(tensor)) << tensor;
-        off.push_back(difference(tensor, ours[tensor], numbers));
-        EXPECT_LE(off.back(), tensor == "output" ? 1e-3 : 0.15) << tensor;
-        if (numbers[0] >= 1e-9) theirs.push_back(numbers[1]);
+    for (size_t i = 0; i < cryo_parameter_count(model.get()); i++) {
+        ASSERT_EQ(cryo_parameter_at(model.get(), i, &info), CRYO_OK);
+        const std::string of = info.name;
+        if (of.starts_with(velocity))
+            compare(of.substr(velocity.size()), read(model.get(), info));
+        else if (of.find(".running_") != std::string::npos)
+            compare(of, read(model.get(), info));
     }
-    EXPECT_EQ(off.size(), ours.size());
-    std::sort(off.begin(), off.end());
-    std::sort(theirs.begin(), theirs.end());
-    EXPECT_LE(off[off.size() / 2], 0.03);
-    std::printf(
-        "    %s: loss within %.1e; %zu tensors off by %.1e (median), %.1e (most), PyTorch's float32 by %.1e, %.1e\n",
-        name.c_str(), loss_off, off.size(), off[off.size() / 2], off.back(), theirs[theirs.size() / 2], theirs.back());
+    for (const auto &[missing, e] : expected) ADD_FAILURE() << "PyTorch's " << missing << " is missing";
+    std::printf("    loss off by %.1e (PyTorch's float32 by %.1e); worst tensor %s, %.2f of PyTorch's error\n",
+                std::fabs(result.loss / loss - 1), loss_error, worst_name.c_str(), worst);
 }
 
-INSTANTIATE_TEST_SUITE_P(Torchvision, Networks,
-                         testing::Values("resnet18_cifar", "vgg11_bn", "mobilenet_v2", "googlenet", "densenet121",
-                                         "resnet50"),
+INSTANTIATE_TEST_SUITE_P(PyTorch, Networks, testing::ValuesIn(names),
                          [](const auto &info) { return std::string(info.param); });
 
 } // namespace

@@ -87,7 +87,7 @@ TEST(Lower, BatchNormIsArithmeticAndTwoStatisticsKernels) {
         %1 : f32[n,2,3,3] = pack(%0) {shape=[-1, 2, 3, 3]}
         %2 : f32[2] = parameter() {name="w", shape=[2]}
         %3 : f32[2] = parameter() {name="b", shape=[2]}
-        %4 : f32[b,2,2] = batch_stats_partial(%1)
+        %4 : f32[b,2,3] = batch_stats_partial(%1)
         %5, %6 : f32[1,2,1,1], f32[1,2,1,1] = batch_stats_merge(%4) {count=9, shape=[1, 2, 1, 1]}
         %7 : f32[1,2,1,1] = reshape(%2) {shape=[1, 2, 1, 1]}
         %8 : f32[1,2,1,1] = reshape(%3) {shape=[1, 2, 1, 1]}

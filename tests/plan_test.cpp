@@ -1,11 +1,14 @@
-// Plans of the example networks, walked step by step with a label on every byte: each argument lies inside its region,
-// each read finds what the graph says it reads, and nothing that runs side by side shares bytes.
+// Plans of the example networks and of random ones, walked step by step with a label on every byte: each argument lies
+// inside its region, each read finds what the graph says it reads, and nothing that runs side by side shares bytes.
 #include "compile.h"
 #include "passes.h"
 #include "plan.h"
+#include "random_network.h"
 
 #include <algorithm>
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
+#include <set>
 #include <tuple>
 
 #include "examples/lenet.cpp"
@@ -14,19 +17,28 @@
 #include "examples/mlp.cpp"
 
 using namespace cryolite;
+using namespace cryolite::test;
 
 namespace {
 
 struct Range {
     int64_t begin = 0, end = 0;
     bool overlaps(const Range &other) const { return begin < other.end && other.begin < end; }
+    auto operator<=>(const Range &) const = default;
 };
 
-// Which value each byte of a region holds.
+// What a byte holds: of which value that a kernel makes, and where that value's first byte is, of this block.
+struct Label {
+    ValueId value = no_value;
+    int64_t origin = 0;
+    auto operator<=>(const Label &) const = default;
+};
+
+// The labels of a region's bytes.
 class Memory {
 public:
-    void write(Range range, ValueId value) {
-        std::vector<std::pair<Range, ValueId>> kept;
+    void write(Range range, Label value) {
+        std::vector<std::pair<Range, Label>> kept;
         for (auto [old, label] : pieces_) {
             if (!old.overlaps(range)) kept.push_back({old, label});
             if (old.begin < range.begin && old.end > range.begin) kept.push_back({{old.begin, range.begin}, label});
@@ -35,7 +47,7 @@ public:
         kept.push_back({range, value});
         pieces_ = kept;
     }
-    bool holds(Range range, ValueId value) const {
+    bool holds(Range range, Label value) const {
         int64_t bytes = 0;
         for (auto [piece, label] : pieces_)
             if (label == value && piece.overlaps(range))
@@ -44,28 +56,64 @@ public:
     }
 
 private:
-    std::vector<std::pair<Range, ValueId>> pieces_; // disjoint
+    std::vector<std::pair<Range, Label>> pieces_; // disjoint
 };
+
+// Elements of a value that a kernel makes.
+struct Part {
+    ValueId value;
+    int64_t from, count;
+};
+using Parts = std::vector<Part>;
+
+// Those of them that begin with `from`.
+Parts cut(const Parts &parts, int64_t from, int64_t count) {
+    Parts result;
+    for (const Part &part : parts) {
+        const int64_t skipped = std::min(std::max<int64_t>(from, 0), part.count);
+        const int64_t taken = std::min(part.count - skipped, count);
+        if (taken > 0) result.push_back({part.value, part.from + skipped, taken});
+        from -= part.count;
+        count -= std::max<int64_t>(taken, 0);
+    }
+    return result;
+}
+
+// By value, what it is of: reshapes, slices and concats have no storage of their own.
+std::vector<Parts> find_parts(const Graph &graph) {
+    std::vector<Parts> parts(graph.values.size());
+    for (const Node &node : graph.nodes)
+        for (ValueId v : node.outputs) {
+            Parts &of = parts[size_t(v)];
+            const int64_t elements = graph.shape(v).elements();
+            if (node.op->place == Place::own) of = {{v, 0, elements}};
+            if (node.op->place == Place::same) of = parts[size_t(node.inputs[0])];
+            if (node.op->place == Place::inside)
+                of = cut(parts[size_t(node.inputs[0])],
+                         node.attrs.integer("from") * (elements / node.attrs.integer("count")), elements);
+            if (node.op->place == Place::around)
+                for (ValueId input : node.inputs)
+                    of.insert(of.end(), parts[size_t(input)].begin(), parts[size_t(input)].end());
+        }
+    return parts;
+}
 
 struct Walk {
     const Graph &graph;
     const Plan &plan;
     const ParameterTable &parameters;
     KernelContext context;
-    std::vector<ValueId> root; // behind reshapes
-    std::vector<bool> done;    // by node
+    std::vector<Parts> parts; // by value
+    std::vector<bool> done;   // by node
     std::map<cryo_region, Memory> memory;
-    std::vector<std::tuple<Range, ValueId>> touched; // in the arena, in this phase
+    std::set<std::tuple<Range, Label>> touched; // in the arena, in this phase
 
     Walk(const Graph &graph, const Plan &plan, const ParameterTable &parameters, const KernelContext &context)
-        : graph(graph), plan(plan), parameters(parameters), context(context), root(graph.values.size()),
+        : graph(graph), plan(plan), parameters(parameters), context(context), parts(find_parts(graph)),
           done(graph.nodes.size(), false) {
         for (const Node &node : graph.nodes)
-            for (ValueId v : node.outputs)
-                root[size_t(v)] = node.op->place == Place::same ? root[size_t(node.inputs[0])] : v;
-        for (const Node &node : graph.nodes)
             if (node.op == find_op("parameter") || node.op == find_op("state"))
-                memory[CRYO_REGION_PARAMETERS].write(place_of(node), node.outputs[0]);
+                access(CRYO_REGION_PARAMETERS, place_of(node), node.outputs[0], true);
     }
 
     Range place_of(const Node &stored) const {
@@ -73,21 +121,25 @@ struct Walk {
         return {entry.offset, entry.offset + entry.shape.elements() * 4};
     }
 
-    // The bytes that all calls of a step together touch through an argument.
-    Range range(const PlanStep &step, const PlanArg &arg) const {
+    // The bytes that all calls of a step together touch through an argument, a range for each block.
+    std::vector<Range> ranges(const PlanStep &step, PlanArg arg, bool all_blocks) const {
+        if (all_blocks) {
+            arg.block_stride = arg.dims.back().stride * 4;
+            arg.dims.pop_back();
+        }
         int64_t last = 0;
         for (const cryo_dim &dim : arg.dims) last += (dim.extent - 1) * dim.stride;
-        int64_t end = arg.offset + (last + 1) * 4 + (step.tiles - 1) * arg.tile_stride;
-        if (arg.block_stride) {
-            EXPECT_LE(end - arg.offset, arg.block_stride) << "a block reaches into the next";
-            end = arg.offset + arg.block_stride * context.max_blocks();
-        }
-        return {arg.offset, end};
+        const int64_t bytes = (last + 1) * 4 + (step.tiles - 1) * arg.tile_stride;
+        if (!arg.block_stride) return {{arg.offset, arg.offset + bytes}};
+        EXPECT_LE(bytes, arg.block_stride) << "a block reaches into the next";
+        std::vector<Range> result;
+        for (int64_t b = 0; b < context.max_blocks(); b++)
+            result.push_back({arg.offset + b * arg.block_stride, arg.offset + b * arg.block_stride + bytes});
+        return result;
     }
 
     void check_inside(const PlanArg &arg, Range bytes) const {
         EXPECT_GE(bytes.begin, 0);
-        EXPECT_EQ(bytes.begin % CRYO_ALIGNMENT, 0);
         switch (arg.region) {
         case CRYO_REGION_ARENA:
             EXPECT_LE(bytes.end, plan.arena_bytes);
@@ -105,7 +157,7 @@ struct Walk {
             EXPECT_LE(bytes.end, int64_t(sizeof(cryo_control)));
             break;
         default:
-            EXPECT_EQ(bytes.begin, 0) << "rows of the caller";
+            EXPECT_EQ(arg.offset, 0) << "rows of the caller";
             EXPECT_GT(arg.block_stride, 0);
         }
     }
@@ -129,16 +181,33 @@ struct Walk {
                region == CRYO_REGION_PREPARED;
     }
 
-    void read_or_write(const PlanStep &step, const PlanArg &arg, ValueId value, bool write) {
-        Range bytes = range(step, arg);
-        check_inside(arg, bytes);
-        if (!has_memory(arg.region)) return;
-        if (arg.region == CRYO_REGION_ARENA) touched.push_back({bytes, value});
-        if (write)
-            memory[arg.region].write(bytes, value);
-        else
-            EXPECT_TRUE(memory[arg.region].holds(bytes, value))
-                << "reads %" << value << " where something else was written";
+    // A value, or its part of one block.
+    void access(cryo_region region, Range bytes, ValueId value, bool write) {
+        const int64_t size = graph.shape(value).batched() ? context.lanes * 4 : 4;
+        ASSERT_EQ(bytes.end - bytes.begin, graph.shape(value).elements() * size) << "%" << value;
+        int64_t at = bytes.begin;
+        for (const Part &part : parts[size_t(value)]) {
+            const Range piece{at, at + part.count * size};
+            const Label label{part.value, at - part.from * size};
+            if (region == CRYO_REGION_ARENA) touched.insert({piece, label});
+            if (write)
+                memory[region].write(piece, label);
+            else
+                EXPECT_TRUE(memory[region].holds(piece, label))
+                    << "reads %" << value << " where something else was written";
+            at = piece.end;
+        }
+        EXPECT_EQ(at, bytes.end) << "%" << value;
+    }
+
+    void read_or_write(const PlanStep &step, const PlanArg &arg, ValueId value, bool write, bool all_blocks = false) {
+        // Parts of a concat begin with any element, which is one vector.
+        const int64_t vector = std::min<int64_t>(context.lanes * 4, CRYO_ALIGNMENT);
+        EXPECT_EQ(arg.offset % (graph.shape(value).batched() ? vector : CRYO_ALIGNMENT), 0);
+        for (const Range &bytes : ranges(step, arg, all_blocks)) {
+            check_inside(arg, bytes);
+            if (has_memory(arg.region)) access(arg.region, bytes, value, write);
+        }
     }
 
     void run(const PlanStep &step) {
@@ -158,7 +227,7 @@ struct Walk {
                 if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
                 if ((arg.kind == KernelArg::output) != write) continue;
                 ValueId v = (write ? node.outputs : node.inputs).at(size_t(arg.index));
-                read_or_write(step, step.args[i], root[size_t(v)], write);
+                read_or_write(step, step.args[i], v, write, arg.all_blocks);
             }
     }
 
@@ -166,11 +235,10 @@ struct Walk {
     void copy(const PlanStep &step) {
         for (const Node &node : graph.nodes) {
             if (node.op != find_op("assign")) continue;
-            Range place = place_of(graph.producer(node.inputs[0])), to = range(step, step.args[1]);
+            Range place = place_of(graph.producer(node.inputs[0])), to = ranges(step, step.args[1], false)[0];
             if (step.args[1].region != CRYO_REGION_PARAMETERS || place.begin != to.begin) continue;
-            ValueId value = root[size_t(node.inputs[1])];
-            read_or_write(step, step.args[0], value, false);
-            read_or_write(step, step.args[1], value, true);
+            read_or_write(step, step.args[0], node.inputs[1], false);
+            read_or_write(step, step.args[1], node.inputs[1], true);
             return;
         }
         ADD_FAILURE() << "a copy to no state";
@@ -182,17 +250,18 @@ struct Walk {
             for (const std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
                 for (const PlanStep &step : *steps) run(step);
             // Blocks and tiles run in any order, so values of one phase must lie apart.
-            for (const auto &[a, x] : touched)
-                for (const auto &[b, y] : touched)
-                    EXPECT_FALSE(x != y && a.overlaps(b)) << "%" << x << " and %" << y << " share bytes in a phase";
+            for (auto a = touched.begin(); a != touched.end(); a++)
+                for (auto b = std::next(a); b != touched.end() && std::get<0>(*b).begin < std::get<0>(*a).end; b++)
+                    EXPECT_TRUE(std::get<1>(*a) == std::get<1>(*b))
+                        << "%" << std::get<1>(*a).value << " and %" << std::get<1>(*b).value
+                        << " share bytes in a phase";
         }
         for (size_t i = 0; i < graph.nodes.size(); i++) {
             const Node &node = graph.nodes[i];
             EXPECT_TRUE(!node.op->kernel || done[i]) << "no step: " << print(graph, node);
             if (node.op != find_op("assign")) continue;
-            EXPECT_TRUE(memory[CRYO_REGION_PARAMETERS].holds(place_of(graph.producer(node.inputs[0])),
-                                                             root[size_t(node.inputs[1])]))
-                << print(graph, node);
+            SCOPED_TRACE(print(graph, node));
+            access(CRYO_REGION_PARAMETERS, place_of(graph.producer(node.inputs[0])), node.inputs[1], false);
         }
         check_results();
     }
@@ -201,7 +270,7 @@ struct Walk {
         for (const Node &node : graph.nodes) {
             if (node.op != find_op("output") || node.attrs.string("name") == "output") continue;
             int64_t offset = node.attrs.string("name") == "loss" ? plan.loss_offset : plan.correct_offset;
-            EXPECT_TRUE(memory[CRYO_REGION_ARENA].holds({offset, offset + 4}, root[size_t(node.inputs[0])]));
+            access(CRYO_REGION_ARENA, {offset, offset + 4}, node.inputs[0], false);
         }
     }
 };
@@ -234,6 +303,66 @@ TEST(Plan, EveryReadFindsWhatWasWrittenForIt) {
     each_plan([](const Planned &planned, const KernelContext &context) {
         Walk(planned.graph, planned.plan, planned.parameters, context).run();
     });
+}
+
+TEST(Plan, OfRandomNetworks) {
+    int plans = 0, concats = 0, slices = 0;
+    for (uint64_t seed = 0; seed < 400; seed++) {
+        SCOPED_TRACE("seed " + std::to_string(seed));
+        std::unique_ptr<Network> network;
+        try {
+            network = grow(random_genome(seed));
+        } catch (const CompileError &) { continue; } // a window that does not fit
+        const int64_t lanes = std::array{16, 8, 4}[seed % 3];
+        for (KernelContext context : {KernelContext{lanes, 2 * lanes + 1}, KernelContext{lanes, 1}})
+            for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer}) {
+                Planned planned(*network, mode, network->optimizer(), context);
+                Walk(planned.graph, planned.plan, planned.parameters, context).run();
+                plans++;
+                for (const Node &node : planned.graph.nodes) {
+                    concats += node.op->place == Place::around;
+                    slices += node.op->place == Place::inside;
+                }
+            }
+        if (HasFailure()) FAIL() << print(network->graph());
+    }
+    std::printf("random networks: %d plans walked, %d concats, %d slices\n", plans, concats, slices);
+    EXPECT_GT(plans, 1000);
+    EXPECT_GT(concats, 100);
+    EXPECT_GT(slices, 50);
+}
+
+// A walk of a plan with any of its arguments one vector off finds it.
+TEST(Plan, WrongPlansAreFound) {
+    Network network("branches");
+    Value x = conv2d(network.input("image", {2, 5, 4}), {.channels = 3, .window = 3, .padding = 1});
+    for (int channels : {2, 1}) x = concat({x, conv2d(relu(batch_norm(x)), {.channels = channels, .window = 1})});
+    network.classify(linear(flatten(x), {.units = 3}));
+    const KernelContext context{8, 17};
+    Planned planned(network, Mode::train, {.momentum = 0.9}, context);
+    auto failures = [&] {
+        testing::TestPartResultArray results;
+        testing::ScopedFakeTestPartResultReporter reporter(
+            testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
+        Walk(planned.graph, planned.plan, planned.parameters, context).run();
+        return results.size();
+    };
+    EXPECT_EQ(failures(), 0);
+    int wrong = 0;
+    for (PlanPhase &phase : planned.plan.phases)
+        for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
+            for (PlanStep &step : *steps)
+                for (size_t i = 0; i < step.args.size(); i++) {
+                    PlanArg &arg = step.args[i];
+                    if (arg.kind != CRYO_ARG_BUFFER || !Walk::has_memory(arg.region)) continue;
+                    for (int64_t by : {-32, 32, 64}) {
+                        arg.offset += by;
+                        EXPECT_GT(failures(), 0) << step.layer << ": " << step.kernel.key() << ", argument " << i;
+                        arg.offset -= by;
+                        wrong++;
+                    }
+                }
+    EXPECT_GT(wrong, 200);
 }
 
 TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {

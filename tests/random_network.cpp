@@ -7,7 +7,7 @@ namespace cryolite::test {
 
 namespace {
 
-constexpr int max_genes = 7;
+constexpr int max_genes = 7, most_channels = 24;
 
 // The next value, from one that is [n, c, h, w] or [n, c].
 struct Grower {
@@ -43,16 +43,29 @@ struct Grower {
         int size = 1 + int(a % 4), padding = int(b % 2 ? size / 2 : 0);
         size = std::min(size, smallest_side() + 2 * padding);
         padding = std::min(padding, size / 2);
-        return {.window = size, .stride = 1 + int(b / 2 % 3), .padding = padding};
+        return {.window = size, .stride = 1 + int(b / 2 % 3), .padding = padding, .ceil = b / 6 % 2 != 0};
+    }
+    // Of means: equal windows, windows of nearly equal size, more windows than pixels, or the whole image.
+    Value adaptive(uint32_t a, uint32_t b) {
+        if (a % 3 == 0) return adaptive_avg_pool2d(x);
+        return adaptive_avg_pool2d(x, {.height = 1 + int(b % 5), .width = int(b / 5 % 5)});
+    }
+    // One group, depthwise, or something between.
+    int groups(uint32_t choice) const {
+        const int channels = int(x.shape()[1]);
+        if (choice % 3 == 0) return channels;
+        for (int count : {2, 3})
+            if (choice % 3 == 1 && channels % count == 0) return count;
+        return 1;
     }
     Value convolution(uint32_t a, uint32_t b) {
         int padding = int(b % 2), size = std::min(1 + int(a % 3), smallest_side() + 2 * padding);
-        int64_t groups = a / 20 % 3 == 0 ? x.shape()[1] : 1; // some depthwise
-        return conv2d(x, {.channels = int(groups) * (1 + int(a / 4 % (groups > 1 ? 2 : 5))),
+        const int groups = this->groups(a / 20);
+        return conv2d(x, {.channels = groups * (1 + int(a / 4 % (groups > 1 ? 2 : 5))),
                           .window = size,
                           .stride = 1 + int(b / 2 % 2),
                           .padding = padding,
-                          .groups = int(groups),
+                          .groups = groups,
                           .bias = b / 4 % 3 != 0});
     }
     // A running mean, as an author writes one.
@@ -114,6 +127,27 @@ struct Grower {
                            : x + linear(x, {.units = int(x.shape()[1])});
         }
     }
+    // x beside what was made of it, or of what it was made of: as in GoogLeNet, in DenseNet, in U-Net. Its gradients
+    // are slices. Not for ever more channels.
+    Value beside(uint32_t a, uint32_t b) {
+        if (x.shape()[1] > most_channels) return x;
+        std::vector<Value> parts = {x};
+        if (a % 2)
+            parts.push_back(image() ? conv2d(x, {.channels = 1 + int(b % 3), .window = 3, .padding = 1})
+                                    : linear(x, {.units = 1 + int(b % 3)}));
+        if (a / 2 % 2) parts.push_back(sigmoid(x));
+        auto fits = [&](const Value &value) {
+            Shape shape = value.shape();
+            if (shape.rank() != x.rank() || shape[1] > most_channels) return false;
+            shape.dims[1] = x.shape()[1];
+            return shape == x.shape();
+        };
+        auto other = std::find_if(earlier.begin(), earlier.end(), fits);
+        if (a / 4 % 2 && other != earlier.end()) parts.push_back(*other);
+        if (a / 8 % 4 == 0) parts.push_back(x);
+        if (a / 32 % 2) std::swap(parts.front(), parts.back());
+        return concat(parts);
+    }
     Value reduction(uint32_t a, uint32_t b) {
         switch (a % 3) {
         case 0:
@@ -125,10 +159,26 @@ struct Grower {
         }
     }
 
+    Value rarer(uint32_t kind, uint32_t a, uint32_t b) {
+        switch (kind) {
+        case 14:
+            return a % 2 ? dropout(x, {.rate = 0.25}) : image() ? flatten(x) : softmax(x);
+        case 15:
+            return relu6(8 * x);
+        case 16:
+            return image() ? adaptive(a, b) : beside(a, b);
+        case 17:
+            return beside(a, b);
+        default: // seen in another shape, if it has the elements
+            return image() ? reshape(x, {Shape::batch, x.shape()[1] * x.shape()[2], x.shape()[3], 1})
+                           : reshape(x, {Shape::batch, 1, x.shape()[1], 1});
+        }
+    }
+
     void grow(const Gene &gene) {
         uint32_t a = gene.a, b = gene.b;
         const Value before = x;
-        switch (gene.kind % 16) {
+        switch (gene.kind % 19) {
         case 0:
         case 1:
             x = image() ? convolution(a, b) : linear(x, {.units = 1 + int(a % 7), .bias = b % 3 != 0});
@@ -169,15 +219,8 @@ struct Grower {
         case 13:
             x = centred(a);
             break;
-        case 14:
-            x = a % 2 ? dropout(x, {.rate = 0.25}) : image() ? flatten(x) : softmax(x);
-            break;
         default:
-            // Seen in another shape, if it has the elements.
-            if (image())
-                x = reshape(x, {Shape::batch, x.shape()[1] * x.shape()[2], x.shape()[3], 1});
-            else
-                x = reshape(x, {Shape::batch, 1, x.shape()[1], 1});
+            x = rarer(gene.kind % 19, a, b);
         }
         earlier.push_back(before);
     }

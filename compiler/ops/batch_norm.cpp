@@ -137,7 +137,7 @@ static void lower_stats(Rewriter &r, const Node &n, const KernelContext &) {
     r.bind(n.outputs[1], merged[1]);
 }
 static std::vector<ValueType> infer_stats_partial(const Graph &g, const Node &n) {
-    return {{Shape{Shape::blocks, g.shape(n.inputs[0])[1], 2}, Type::f32}};
+    return {{Shape{Shape::blocks, g.shape(n.inputs[0])[1], 3}, Type::f32}};
 }
 static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]);
@@ -146,7 +146,7 @@ static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &c
             .parameters = {{"c", text(x[1])}, {"h", text(h)}, {"w", text(w)}},
             .args = {{.kind = KernelArg::valid, .extents = {}},
                      {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
-                     {.kind = KernelArg::output, .index = 0, .extents = {2, x[1], 1}}}};
+                     {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}}};
 }
 static std::vector<ValueType> infer_stats_merge(const Graph &, const Node &n) {
     Shape shape(n.attrs.list("shape"));
@@ -159,7 +159,7 @@ static Kernel stats_merge_kernel(const Graph &g, const Node &n, const KernelCont
                            {"count", text(n.attrs.integer("count"))},
                            {"max_batch", text(context.max_batch)}},
             .args = {{.kind = KernelArg::batch, .extents = {}},
-                     {.kind = KernelArg::input, .index = 0, .extents = {2, c}, .all_blocks = true},
+                     {.kind = KernelArg::input, .index = 0, .extents = {3, c}, .all_blocks = true},
                      {.kind = KernelArg::output, .index = 0, .extents = {c}},
                      {.kind = KernelArg::output, .index = 1, .extents = {c}}}};
 }
@@ -189,11 +189,11 @@ static void stats_partial_reference(const Graph &, const Node &, const Inputs &i
     int64_t c = x.shape[1], lanes = x.lanes, per_sample = x.elements() / x.shape[0];
     for (int64_t block = 0; block < out[0]->shape[0]; block++) {
         int64_t valid = std::min(lanes, x.batch - block * lanes);
-        double count = double(valid * per_sample / c), *moments = &out[0]->data[size_t(block * c * 2)];
-        std::fill(moments, moments + c * 2, 0.0);
+        double count = double(valid * per_sample / c), *moments = &out[0]->data[size_t(block * c * 3)];
+        std::fill(moments, moments + c * 3, 0.0);
         auto each = [&](auto f) {
             for (int64_t i = block * lanes * per_sample, end = i + valid * per_sample; i < end; i++)
-                f(moments + channel_of(x, i) * 2, x.data[size_t(i)]);
+                f(moments + channel_of(x, i) * 3, x.data[size_t(i)]);
         };
         each([&](double *m, double value) { m[0] += value / count; });
         each([&](double *m, double value) { m[1] += (value - m[0]) * (value - m[0]); });
@@ -205,9 +205,9 @@ static void stats_merge_reference(const Graph &, const Node &n, const Inputs &in
     for (int64_t j = 0; j < c; j++) {
         double count = 0, mean = 0, squares = 0;
         for (int64_t block = 0; block < partial.shape[0]; block++) {
-            const double *moments = &partial.data[size_t((block * c + j) * 2)];
+            const double *moments = &partial.data[size_t((block * c + j) * 3)];
             int64_t valid = std::min(partial.lanes, partial.batch - block * partial.lanes);
-            double more = double(valid * n.attrs.integer("count")), d = moments[0] - mean;
+            double more = double(valid * n.attrs.integer("count")), d = moments[0] + moments[2] - mean;
             squares += moments[1] + d * d * count * more / (count + more);
             mean += d * more / (count + more);
             count += more;
@@ -252,8 +252,8 @@ static std::vector<Case> stats_cases() {
 }
 static std::vector<Case> stats_merge_cases() {
     using List = std::vector<int64_t>;
-    return {case_of("[b,3,2]", {{"count", int64_t(10)}, {"shape", List{1, 3, 1, 1}}}),
-            case_of("[b,1,2]", {{"count", int64_t(1)}, {"shape", List{1, 1}}})};
+    return {case_of("[b,3,3]", {{"count", int64_t(10)}, {"shape", List{1, 3, 1, 1}}}),
+            case_of("[b,1,3]", {{"count", int64_t(1)}, {"shape", List{1, 1}}})};
 }
 
 extern const OpDef batch_norm_op, batch_norm_train_op, batch_norm_grad_op, batch_stats_op, batch_stats_partial_op,
@@ -293,7 +293,7 @@ const OpDef batch_stats_op = {.name = "batch_stats",
                               .cases = stats_cases,
                               .no_gradient = "batch_norm_train's rule differentiates through them"};
 const OpDef batch_stats_partial_op = {.name = "batch_stats_partial",
-                                      .summary = "mean and M2 of a block",
+                                      .summary = "mean, M2 and the mean's rounding error of a block",
                                       .min_inputs = 1,
                                       .max_inputs = 1,
                                       .infer = infer_stats_partial,
