@@ -42,6 +42,7 @@ set(generator_sources
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
+    generators/tuning.cpp
     generators/winograd.cpp
     generators/winograd_generator.cpp
     generators/winograd_grad_generator.cpp
@@ -91,9 +92,17 @@ set(compiler_sources
     compiler/plan.cpp
     compiler/plan_text.cpp
     compiler/program_text.cpp
+    compiler/schedule_database.cpp
+    compiler/schedules.cpp
     compiler/stored.cpp
     compiler/text.cpp
     compiler/times.cpp
+    compiler/tune/child.cpp
+    compiler/tune/duel.cpp
+    compiler/tune/kernel_arguments.cpp
+    compiler/tune/machine_code.cpp
+    compiler/tune/search.cpp
+    compiler/tune/tuner.cpp
     compiler/verify.cpp
     compiler/views.cpp
 )
@@ -114,6 +123,7 @@ set(main_sources
     compiler/commands/train_command.cpp
     compiler/commands/trainer.cpp
     compiler/commands/training_log.cpp
+    compiler/commands/tune_command.cpp
     compiler/main.cpp
     compiler/progress.cpp
 )
