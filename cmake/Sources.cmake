@@ -1,7 +1,7 @@
 # Every source file of the libraries, tools and tests, sorted; the test `sources` compares them with the folders.
 # Paths from the top folder. A new file is one new line here.
 set(source_lists runtime generator compiler data main tool
-    runtime_test tool_test kernel_test compiler_test model_test test_support network_test)
+    runtime_test tool_test kernel_test compiler_test model_test test_support network_test tuner_test)
 
 set(runtime_sources
     runtime/checkpoint_header.cpp
@@ -172,6 +172,12 @@ set(compiler_test_sources
     tests/passes_lowered_test.cpp
     tests/passes_test.cpp
     tests/plan_test.cpp
+    tests/schedule_database_test.cpp
+)
+
+# The tuner, which forks: kernels of its own, real ones too.
+set(tuner_test_sources
+    tests/tuner_test.cpp
 )
 
 # Whole networks, compiled in the process.
