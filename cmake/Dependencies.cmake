@@ -26,4 +26,5 @@ set_target_properties(LLVM::shared PROPERTIES IMPORTED_LOCATION "${LLVM_LIBRARY_
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
+find_package(SQLite3 REQUIRED)
 find_package(ZLIB REQUIRED)

@@ -1,7 +1,7 @@
 # Every source file of the libraries, tools and tests, sorted; the test `sources` compares them with the folders.
 # Paths from the top folder. A new file is one new line here.
 set(source_lists runtime generator compiler data main tool
-    runtime_test tool_test kernel_test compiler_test model_test test_support network_test)
+    runtime_test tool_test kernel_test compiler_test model_test test_support network_test tuner_test)
 
 set(runtime_sources
     runtime/checkpoint_header.cpp
@@ -42,6 +42,7 @@ set(generator_sources
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
+    generators/tuning.cpp
     generators/winograd.cpp
     generators/winograd_generator.cpp
     generators/winograd_grad_generator.cpp
@@ -91,9 +92,17 @@ set(compiler_sources
     compiler/plan.cpp
     compiler/plan_text.cpp
     compiler/program_text.cpp
+    compiler/schedule_database.cpp
+    compiler/schedules.cpp
     compiler/stored.cpp
     compiler/text.cpp
     compiler/times.cpp
+    compiler/tune/child.cpp
+    compiler/tune/duel.cpp
+    compiler/tune/kernel_arguments.cpp
+    compiler/tune/machine_code.cpp
+    compiler/tune/search.cpp
+    compiler/tune/tuner.cpp
     compiler/verify.cpp
     compiler/views.cpp
 )
@@ -114,6 +123,7 @@ set(main_sources
     compiler/commands/train_command.cpp
     compiler/commands/trainer.cpp
     compiler/commands/training_log.cpp
+    compiler/commands/tune_command.cpp
     compiler/main.cpp
     compiler/progress.cpp
 )
@@ -162,6 +172,12 @@ set(compiler_test_sources
     tests/passes_lowered_test.cpp
     tests/passes_test.cpp
     tests/plan_test.cpp
+    tests/schedule_database_test.cpp
+)
+
+# The tuner, which forks: kernels of its own, real ones too.
+set(tuner_test_sources
+    tests/tuner_test.cpp
 )
 
 # Whole networks, compiled in the process.

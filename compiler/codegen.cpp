@@ -6,6 +6,8 @@
 #include "objects.h"
 
 #include <Halide.h>
+#include <llvm/ADT/StringMap.h>
+#include <llvm/TargetParser/Host.h>
 
 #include <atomic>
 #include <mutex>
@@ -15,14 +17,15 @@ namespace cryolite {
 
 namespace {
 
-Halide::Target halide_target(const KernelTarget &target) {
+Halide::Target halide_target(const KernelTarget &target, bool queried) {
     using T = Halide::Target;
-    Halide::Target result = Halide::Target(target.name).with_feature(T::NoRuntime).with_feature(T::NoBoundsQuery);
+    Halide::Target result = Halide::Target(target.name).with_feature(T::NoRuntime);
+    if (!queried) result = result.with_feature(T::NoBoundsQuery);
     return target.checked ? result : result.with_feature(T::NoAsserts);
 }
 
-Halide::Module build_module(const KernelSpec &kernel, const KernelTarget &target) {
-    Halide::Target halide = halide_target(target);
+Halide::Module build_module(const KernelSpec &kernel, const KernelTarget &target, bool queried = false) {
+    Halide::Target halide = halide_target(target, queried);
     auto generator = Halide::Internal::GeneratorRegistry::create(kernel.generator, Halide::GeneratorContext(halide));
     for (auto &[name, value] : kernel.parameters) generator->set_generatorparam_value(name, value);
     return generator->build_module(kernel_symbol(kernel, target));
@@ -35,10 +38,10 @@ template <typename Work> auto guarded(const std::string &key, Work work) {
     } catch (const Halide::Error &error) { throw cryolite::InternalError("kernel '" + key + "': " + error.what()); }
 }
 
-std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &target) {
+std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &target, bool queried = false) {
     return guarded(kernel.key(), [&] {
         TemporaryFile object(".o");
-        build_module(kernel, target).compile({{Halide::OutputFileType::object, object.path()}});
+        build_module(kernel, target, queried).compile({{Halide::OutputFileType::object, object.path()}});
         std::vector<char> bytes = read_file(object.path());
         // Kernels allocate nothing and call no runtime of Halide's; only checked ones report through it.
         if (!target.checked)
@@ -52,7 +55,8 @@ std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &t
 } // namespace
 
 KernelTarget resolve_target(const CompileOptions &options) {
-    KernelTarget target{options.target, options.lanes, options.checked};
+    KernelTarget target{options.target, options.lanes, options.checked, "any"};
+    if (options.target == "host") target.cpu = llvm::sys::getHostCPUName().str();
     try {
         if (options.target != "host" && !Halide::Target::validate_target_string(options.target))
             throw CompileError("target '" + options.target +
@@ -113,6 +117,10 @@ std::vector<CompiledObject> compile_kernels(const std::vector<KernelSpec> &kerne
     for (std::thread &thread : threads) thread.join();
     if (failure) std::rethrow_exception(failure);
     return objects;
+}
+
+CompiledObject compile_kernel(const KernelSpec &kernel, const KernelTarget &target, bool queried) {
+    return {kernel_symbol(kernel, target) + ".o", compile_object(kernel, target, queried), {kernel.key()}};
 }
 
 std::string print_kernel(const KernelSpec &kernel, const KernelTarget &target, const std::string &form) {

@@ -15,6 +15,7 @@ struct KernelTarget {
     std::string name; // canonical, "x86-64-linux-avx-avx2-..."
     int64_t lanes;    // float32 vector width, or what the options say
     bool checked;
+    std::string cpu; // LLVM's name of this machine's processor for "host", "any" for a target by name
 };
 KernelTarget resolve_target(const CompileOptions &options);
 
@@ -25,6 +26,10 @@ std::string kernel_symbol(const KernelSpec &kernel, const KernelTarget &target);
 // order of keys. cached counts those that were not compiled.
 std::vector<CompiledObject> compile_kernels(const std::vector<KernelSpec> &kernels, const KernelTarget &target,
                                             const CompileOptions &options, int &cached);
+
+// One object, in the calling thread and without the cache. queried: the kernel answers bounds queries, that is calls
+// with null buffers, which say what shapes it wants.
+CompiledObject compile_kernel(const KernelSpec &kernel, const KernelTarget &target, bool queried = false);
 
 // Halide's statement ("stmt") or assembly ("asm") of one kernel.
 std::string print_kernel(const KernelSpec &kernel, const KernelTarget &target, const std::string &form);

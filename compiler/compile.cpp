@@ -8,6 +8,7 @@
 #include "header.h"
 #include "passes.h"
 #include "plan.h"
+#include "schedules.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -54,6 +55,12 @@ std::vector<Mode> modes(const CompileOptions &options) {
     return {Mode::evaluate, Mode::infer};
 }
 
+void choose_schedules(Plan &plan, const Schedules &schedules, const KernelTarget &target) {
+    for (PlanPhase &phase : plan.phases)
+        for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
+            for (PlanStep &step : *steps) step.kernel = with_knobs(step.kernel, schedules.find(step.kernel, target));
+}
+
 void collect_kernels(const Plan &plan, std::vector<KernelSpec> &kernels, std::set<std::string> &known) {
     for (const PlanPhase &phase : plan.phases)
         for (const std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
@@ -61,7 +68,7 @@ void collect_kernels(const Plan &plan, std::vector<KernelSpec> &kernels, std::se
                 if (known.insert(step.kernel.key()).second) kernels.push_back(step.kernel);
 }
 
-Planned plan_network(const Network &network, const CompileOptions &options) {
+Planned plan_network(const Network &network, const CompileOptions &options, const Schedules &schedules) {
     if (options.batch < 1 || options.batch > 1 << 20)
         throw CompileError("batch must be from 1 to 1048576, not " + std::to_string(options.batch));
     check_complete(network, options.train);
@@ -84,6 +91,7 @@ Planned plan_network(const Network &network, const CompileOptions &options) {
     std::set<std::string> known;
     for (auto &[mode, mode_graph] : planned.graphs) {
         tables.plans.push_back(make_plan(mode_graph, mode, tables.parameters, {target.lanes, options.batch}));
+        choose_schedules(tables.plans.back(), schedules, target);
         collect_kernels(tables.plans.back(), planned.kernels, known);
     }
     return planned;
@@ -92,7 +100,7 @@ Planned plan_network(const Network &network, const CompileOptions &options) {
 } // namespace
 
 CompiledModel compile(const Network &network, const CompileOptions &options) {
-    Planned planned = plan_network(network, options);
+    Planned planned = plan_network(network, options, load_schedules(options.schedules));
     const ProgramTables &tables = planned.tables;
     CompiledModel model;
     model.name = tables.name;
@@ -108,6 +116,21 @@ CompiledModel compile(const Network &network, const CompileOptions &options) {
     }
     model.header = header_text(tables, model);
     return model;
+}
+
+std::vector<KernelWork> kernel_work(const Network &network, const CompileOptions &options) {
+    const Planned planned = plan_network(network, options, {});
+    std::map<std::string, double> flops;
+    const int64_t blocks = KernelContext{planned.tables.target.lanes, options.batch}.max_blocks();
+    for (const Plan &plan : planned.tables.plans)
+        for (const PlanPhase &phase : plan.phases) {
+            for (const PlanStep &step : phase.block) flops[step.kernel.key()] += step.flops * double(blocks);
+            for (const PlanStep &step : phase.tile) flops[step.kernel.key()] += step.flops * double(step.tiles);
+            for (const PlanStep &step : phase.tail) flops[step.kernel.key()] += step.flops;
+        }
+    std::vector<KernelWork> work;
+    for (const KernelSpec &kernel : planned.kernels) work.push_back({kernel, flops[kernel.key()]});
+    return work;
 }
 
 void write_library(const CompiledModel &model, const std::string &folder) {
@@ -162,8 +185,10 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
                                    found = true;
                                });
     if (found) return;
-    ParameterTable parameters = plan_network(network, options).tables.parameters;
+    const Schedules schedules = load_schedules(options.schedules);
+    ParameterTable parameters = plan_network(network, options, schedules).tables.parameters;
     Plan plan = make_plan(graph, mode, parameters, {target.lanes, options.batch});
+    choose_schedules(plan, schedules, target);
     if (stage == "plan") {
         out << print(plan);
         return;

@@ -24,7 +24,8 @@ struct CompileOptions {
     bool train = true;           // false: evaluate and infer only
     bool checked = false;        // kernels check every bound
     int jobs = 0;                // kernels compiled at once; 0: one a core
-    std::string cache; // folder of compiled kernels; "": $XDG_CACHE_HOME/cryolite or ~/.cache/cryolite; "off": none
+    std::string cache;     // folder of compiled kernels; "": $XDG_CACHE_HOME/cryolite or ~/.cache/cryolite; "off": none
+    std::string schedules; // database of tuned schedules (schedules.h); "": what ships with the compiler alone
     std::function<void(int done, int total, const std::string &kernel)> progress;
 };
 

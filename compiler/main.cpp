@@ -1,4 +1,4 @@
-// The command line of a network file: compile, train, eval, inspect, bench. A failure is one line on stderr.
+// The command line of a network file: compile, train, eval, inspect, bench, tune, schedules. A failure is one line on stderr.
 // Exit codes: 0 done, 1 failed, 2 wrong usage.
 #include "commands/command.h"
 
@@ -41,6 +41,8 @@ int main(int argc, char **argv) {
         add_eval_command(app);
         add_inspect_command(app);
         add_bench_command(app);
+        add_tune_command(app);
+        add_schedules_command(app);
         int code = run(app, program, argc, argv);
         if (std::fflush(stdout) || std::ferror(stdout)) return fail(program, "the output cannot be written", 1);
         return code;

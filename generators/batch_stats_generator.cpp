@@ -3,6 +3,7 @@
 // blocks is of the differences of their means, which float32 would round to 6e-8 of the offset: so a block also gives
 // what rounding took from its mean.
 #include "lanes.h"
+#include "tuning.h"
 
 #include <algorithm>
 
@@ -18,6 +19,7 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Tu
 class BatchStats : public Halide::Generator<BatchStats> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1};
+    GeneratorParam<int> channels{"channels", 0}, columns_at_once{"columns_at_once", 0}; // knobs (tuning.h)
     Input<int> valid{"valid"};
     Input<Buffer<float, 5>> x{"x"};
     Output<Buffer<float, 3>> partial{"partial"};
@@ -26,7 +28,9 @@ public:
         const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v), rows = h, columns = w;
         set_dense(x, {v, columns, rows, c, blocks});
         set_dense(partial, {3, c, blocks});
-        const int step = rows < 4 ? 1 : 4, unroll = largest_divisor(columns, 4), group = group_size(v);
+        const int step = rows < 4 ? 1 : 4,
+                  unroll = columns_at_once ? int(columns_at_once) : largest_divisor(columns, 4),
+                  group = channels ? int(channels) : group_size(v);
 
         // e: channel of the group; u: independent accumulators.
         Var l("l"), e("e"), u("u"), g("g"), b("b"), s("s"), channel("channel");
@@ -138,3 +142,16 @@ public:
 
 HALIDE_REGISTER_GENERATOR(cryolite::BatchStats, batch_stats)
 HALIDE_REGISTER_GENERATOR(cryolite::BatchStatsMerge, batch_stats_merge)
+
+CRYOLITE_TUNING(batch_stats, [](const cryolite::KernelShape &q) {
+    cryolite::TuningSpace space;
+    space.knobs = {{"channels", {}}, {"columns_at_once", cryolite::divisors(q.integer("w"), 8)}};
+    for (int channels = 1; channels <= std::min(q.integer("c"), 8); channels *= 2)
+        space.knobs[0].values.push_back(channels);
+    space.refuse = [registers = q.registers](const cryolite::Knobs &knobs) {
+        const int sums =
+            2 * std::max(1, cryolite::knob(knobs, "channels")) * std::max(1, cryolite::knob(knobs, "columns_at_once"));
+        return cryolite::refuse_accumulators(sums, 1, registers);
+    };
+    return space;
+})

@@ -2,6 +2,9 @@
 #pragma once
 
 #include "lanes.h"
+#include "tuning.h"
+
+#include <algorithm>
 
 namespace cryolite {
 
@@ -13,6 +16,22 @@ struct ConvShape {
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
 };
 
+// The shape in the parameters of a kernel, of one group: what the tuning spaces are made from.
+inline ConvShape conv_shape(const KernelShape &q) {
+    const int g = std::max(1, q.integer("groups"));
+    return {q.lanes,
+            std::max(1, q.integer("n", 0) / q.lanes),
+            g,
+            q.integer("c") / g,
+            q.integer("h"),
+            q.integer("w"),
+            q.integer("k") / g,
+            q.integer("r"),
+            q.integer("s"),
+            std::max(1, q.integer("stride")),
+            q.integer("padding", 0)};
+}
+
 inline Halide::Expr within(const Halide::Expr &i, int extent) { return i >= 0 && i < extent; }
 
 // Tells loop partitioning that most tiles lie inside.
@@ -22,7 +41,7 @@ template <class Derived> class ConvBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
         s{"s", 1}, stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1};
-    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}; // knobs (tuning.h)
 
 protected:
     ConvShape shape() const {

@@ -18,8 +18,15 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 
 namespace {
 
-// Code grows with the unrolled taps times the accumulators; more than this is left as a loop.
+// Code grows with the unrolled taps times the accumulators; more than this is left as a loop. Knob `unroll` says
+// another number.
 constexpr int most_unrolled_fmas = 400;
+
+// Knob `order`: bits that turn the schedule's own order of loops round.
+enum Order {
+    other_waits = 1,  // which side of a register tile waits in registers while the other passes
+    channels_last = 2 // the loop over channel tiles around the one over a row's tiles, not inside
+};
 
 struct ConvVars {
     Var l{"l"}, x{"x"}, y{"y"}, c{"c"}, b{"b"};
@@ -58,23 +65,26 @@ struct Gather {
 
     // Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the
     // tile's source stays in L1 while the weights pass. Tiles that do not divide overlap.
-    void schedule(Tile tile, int lanes, int width) {
+    void schedule(Tile tile, int lanes, int width, int unroll, int order) {
+        const int most_unrolled = unroll ? unroll : most_unrolled_fmas;
         Var xo("xo"), xi("xi"), co("co"), ci("ci");
         out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards)
             .split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
-        out.reorder(v.l, xi, ci, co, xo, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
+        const Var &inner = order & channels_last ? xo : co, &outer = order & channels_last ? co : xo;
+        out.reorder(v.l, xi, ci, inner, outer, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
         out.never_partition_all();
         if (width > tile.x) out.partition(xo, Halide::Partition::Auto);
         // One row is needed, but bounds inference makes no constant of it where padding exceeds the window.
-        sum.compute_at(out, co).bound_extent(v.y, 1);
+        sum.compute_at(out, inner).bound_extent(v.y, 1);
         sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
         // The smaller side of the tile waits in registers while the other passes. The whole window is inside the loop
         // over channels: source and weights are then read front to back, each cache line once.
-        const Var &first = tile.x <= tile.c ? v.x : v.c, &second = tile.x <= tile.c ? v.c : v.x;
+        const bool pixels_wait = (tile.x <= tile.c) != bool(int(order) & other_waits);
+        const Var &first = pixels_wait ? v.x : v.c, &second = pixels_wait ? v.c : v.x;
         sum.update().reorder(v.l, first, second, d.x, d.y, d.z);
         const int fmas = source_.s * tile.x * tile.c;
-        if (fmas <= most_unrolled_fmas) sum.update().unroll(d.x);
-        if (fmas * source_.r <= most_unrolled_fmas) sum.update().unroll(d.y);
+        if (fmas <= most_unrolled) sum.update().unroll(d.x);
+        if (fmas * source_.r <= most_unrolled) sum.update().unroll(d.y);
         sum.update().vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
     }
 
@@ -131,6 +141,7 @@ template <class Dy, class Weight> struct GradInput {
 class Conv2d : public ConvBase<Conv2d> {
 public:
     GeneratorParam<bool> bias{"bias", false};
+    GeneratorParam<int> unroll{"unroll", 0}, order{"order", 0};
     Input<Buffer<float, 5>> x{"x"};
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 5>> y{"y"};
@@ -160,7 +171,7 @@ public:
                                  .x_cycles = 0.15,
                                  .c_cycles = 0.05},
                                 {tile_x, tile_c}, accumulators());
-        conv.schedule(tile, q.lanes, q.wo());
+        conv.schedule(tile, q.lanes, q.wo(), unroll, order);
     }
 
 private:
@@ -169,6 +180,7 @@ private:
 
 class Conv2dGradInput : public ConvBase<Conv2dGradInput> {
 public:
+    GeneratorParam<int> unroll{"unroll", 0}, order{"order", 0};
     Input<Buffer<float, 5>> dy{"dy"};
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 5>> dx{"dx"};
@@ -186,7 +198,7 @@ public:
         const int taps = std::max(1, q.k * ceil_div(q.r, q.stride) * ceil_div(q.s, q.stride));
         const int budget =
             std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
-        const bool few = registers_of(get_target(), q.lanes).count < 32;
+        const bool few = (registers_of(get_target(), q.lanes).count < 32) != bool(int(order) & other_waits);
         const Tile tile = chosen_tile(
             {.x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2},
             {tile_x, tile_c}, budget);
@@ -213,7 +225,7 @@ private:
         Tile tile = chosen_tile(
             {.x = q.w, .c = q.c, .steps = q.k * q.r * q.s, .most_x = most_x(), .x_cycles = 0.15, .c_cycles = 0.05},
             {tile_x, tile_c}, accumulators());
-        conv.schedule(tile, q.lanes, q.w);
+        conv.schedule(tile, q.lanes, q.w, unroll, order);
     }
 };
 
@@ -221,3 +233,57 @@ private:
 
 HALIDE_REGISTER_GENERATOR(cryolite::Conv2d, conv2d)
 HALIDE_REGISTER_GENERATOR(cryolite::Conv2dGradInput, conv2d_grad_input)
+
+namespace {
+
+using namespace cryolite;
+
+// Of a Gather of `x` columns and `c` results; weights of two results lie `weight_stride` bytes apart.
+TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride) {
+    TuningSpace space;
+    space.knobs = {{"tile_x", from_one_to(std::min(x, q.registers.count - 1))},
+                   {"tile_c", from_one_to(std::min(c, q.registers.count - 1))},
+                   {"unroll", {1, 100, 200, 800, 1600}},
+                   {"order", {other_waits, channels_last, other_waits | channels_last}}};
+    space.together = {"tile_x", "tile_c"};
+    space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+        const int tile_x = knob(knobs, "tile_x"), tile_c = knob(knobs, "tile_c");
+        if (tile_x == 0) return "";
+        if (tile_c > cached_streams(weight_stride))
+            return std::to_string(tile_c) + " streams of weights share too few sets of L1";
+        return refuse_accumulators(tile_x * tile_c, x * c, registers);
+    };
+    return space;
+}
+
+// Of a GradInput: columns that no window reaches cost no register.
+TuningSpace scatter_space(const KernelShape &q, const ConvShape &shape) {
+    TuningSpace space;
+    std::vector<int> widths;
+    for (int width = shape.stride; width < shape.w + shape.stride && width < q.registers.count * shape.stride;
+         width += shape.stride)
+        widths.push_back(std::min(width, shape.w));
+    space.knobs = {{"tile_x", widths},
+                   {"tile_c", from_one_to(std::min(shape.c, q.registers.count - 1))},
+                   {"order", {other_waits}}};
+    const int reached = std::max(1, std::min(shape.stride, shape.s));
+    space.together = {"tile_x", "tile_c"};
+    space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+        const int columns = ceil_div(knob(knobs, "tile_x") * reached, shape.stride), tile_c = knob(knobs, "tile_c");
+        if (tile_c == 0) return "";
+        if (columns * tile_c * shape.s > 2 * most_unrolled_fmas) return "the code would be large";
+        return refuse_accumulators(columns * tile_c, shape.w * shape.c, registers);
+    };
+    return space;
+}
+
+} // namespace
+
+CRYOLITE_TUNING(conv2d, [](const KernelShape &q) {
+    const ConvShape shape = conv_shape(q);
+    return gather_space(q, shape.wo(), shape.k, 4L * shape.c * shape.r * shape.s);
+})
+CRYOLITE_TUNING(conv2d_grad_input, [](const KernelShape &q) {
+    const ConvShape shape = conv_shape(q);
+    return shape.stride > 1 ? scatter_space(q, shape) : gather_space(q, shape.w, shape.c, 4L * shape.r * shape.s);
+})

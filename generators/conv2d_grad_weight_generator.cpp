@@ -154,3 +154,27 @@ public:
 
 HALIDE_REGISTER_GENERATOR(cryolite::Conv2dGradWeight, conv2d_grad_weight)
 HALIDE_REGISTER_GENERATOR(cryolite::Conv2dGradWeightTiles, conv2d_grad_weight_tiles)
+
+namespace {
+
+using namespace cryolite;
+
+TuningSpace weight_space(const KernelShape &q) {
+    const ConvShape shape = conv_shape(q);
+    const int k = q.integer("tile", 0) ? q.integer("tile") : shape.k;
+    TuningSpace space;
+    space.knobs = {{"tile_x", from_one_to(std::min(shape.s, 8))},
+                   {"tile_c", from_one_to(std::min(shape.c, 16))},
+                   {"tile_k", from_one_to(std::min(k, 16))}};
+    space.together = {"tile_x", "tile_c", "tile_k"};
+    space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+        const int sums = knob(knobs, "tile_x") * knob(knobs, "tile_c") * knob(knobs, "tile_k");
+        return sums == 0 ? "" : refuse_accumulators(sums, shape.s * shape.c * k, registers);
+    };
+    return space;
+}
+
+} // namespace
+
+CRYOLITE_TUNING(conv2d_grad_weight, weight_space)
+CRYOLITE_TUNING(conv2d_grad_weight_tiles, weight_space)

@@ -3,6 +3,7 @@
 //   256 -> 120: 95%, 89%, 99%.   120 -> 84: 93%, 94%, 83%.   84 -> 10: 87%, 85%, 87%
 //   784 -> 256: 95%, 92%, 94%.   256 -> 256: 92%, 92%, 99%.   256 -> 10: 88%, 83%, 99%
 #include "lanes.h"
+#include "tuning.h"
 
 #include <algorithm>
 
@@ -27,7 +28,7 @@ void schedule_product(Func out, Func sum, Var l, Var channel, Var b, const RDom 
 template <class Derived> class LinearBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1};
-    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}, unroll{"unroll", 0}; // knobs (tuning.h)
 
 protected:
     int lane_count() const { return resolve_lanes(this->get_target(), lanes); }
@@ -61,7 +62,7 @@ public:
         // Each output channel is a stream of weights, c floats from the next.
         Tile tile = chosen_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, {tile_x, tile_c},
                                 accumulators());
-        schedule_product(y, sum, l, o, b, d, tile, v, largest_divisor(c, 4));
+        schedule_product(y, sum, l, o, b, d, tile, v, unroll ? int(unroll) : largest_divisor(c, 4));
     }
 
 private:
@@ -86,7 +87,7 @@ public:
         sum(l, i, b) += dy(l, d.x, b) * weight(i, d.x);
         dx(l, i, b) = sum(l, i, b);
         Tile tile = chosen_tile({.x = nb, .c = c, .steps = k}, {tile_x, tile_c}, accumulators());
-        schedule_product(dx, sum, l, i, b, d, tile, v, 1);
+        schedule_product(dx, sum, l, i, b, d, tile, v, unroll ? int(unroll) : 1);
     }
 };
 
@@ -94,7 +95,7 @@ public:
 class LinearGradWeight : public Halide::Generator<LinearGradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0}, tile_x{"tile_x", 0},
-        tile_c{"tile_c", 0};
+        tile_c{"tile_c", 0}, unroll{"unroll", 0};
     Input<int> batch{"batch"};
     Input<Buffer<float, 3>> xt{"xt"}, dy{"dy"};
     Output<Buffer<float, 2>> dw{"dw"};
@@ -121,7 +122,12 @@ public:
         dw.split(i, io, ii, width * t.x, TailStrategy::ShiftInwards).split(o, oo, oi, t.c, TailStrategy::ShiftInwards);
         dw.reorder(ii, oi, oo, io).vectorize(ii, width).unroll(ii).unroll(oi).never_partition_all();
         sum.compute_at(dw, oo).vectorize(i, width).unroll(i).unroll(o);
-        sum.update().reorder(i, o, d.x, d.y).vectorize(i, width).unroll(i).unroll(o).unroll(d.x, 4);
+        sum.update()
+            .reorder(i, o, d.x, d.y)
+            .vectorize(i, width)
+            .unroll(i)
+            .unroll(o)
+            .unroll(d.x, unroll ? int(unroll) : 4);
         sum.update().never_partition_all();
     }
 };
@@ -131,3 +137,40 @@ public:
 HALIDE_REGISTER_GENERATOR(cryolite::Linear, linear)
 HALIDE_REGISTER_GENERATOR(cryolite::LinearGradInput, linear_grad_input)
 HALIDE_REGISTER_GENERATOR(cryolite::LinearGradWeight, linear_grad_weight)
+
+namespace {
+
+using namespace cryolite;
+
+// Of x by c results, each a sum of `terms`; c results read streams that lie `stride` bytes apart.
+TuningSpace product_space(const Registers &registers, int x, int c, int terms, long stride) {
+    TuningSpace space;
+    space.knobs = {{"tile_x", from_one_to(std::min(x, registers.count - 1))},
+                   {"tile_c", from_one_to(std::min(c, registers.count - 1))},
+                   {"unroll", divisors(terms, 16)}};
+    space.together = {"tile_x", "tile_c"};
+    space.refuse = [=](const Knobs &knobs) -> std::string {
+        const int tile_x = knob(knobs, "tile_x"), tile_c = knob(knobs, "tile_c");
+        if (tile_x == 0) return "";
+        if (tile_c > cached_streams(stride))
+            return std::to_string(tile_c) + " streams of weights share too few sets of L1";
+        return refuse_accumulators(tile_x * tile_c, x * c, registers);
+    };
+    return space;
+}
+
+int blocks_of(const KernelShape &q) { return std::max(1, q.integer("n", 0) / q.lanes); }
+
+} // namespace
+
+CRYOLITE_TUNING(linear, [](const KernelShape &q) {
+    return product_space(q.registers, blocks_of(q), q.integer("k"), q.integer("c"), 4L * q.integer("c"));
+})
+CRYOLITE_TUNING(linear_grad_input, [](const KernelShape &q) {
+    return product_space(q.registers, blocks_of(q), q.integer("c"), q.integer("k"), 4);
+})
+CRYOLITE_TUNING(linear_grad_weight, [](const KernelShape &q) {
+    const int columns = q.integer("tile", 0) ? q.integer("tile") : q.integer("k"), c = q.integer("c");
+    const int width = vector_width(c, q.vector);
+    return product_space({.count = q.registers.count, .per_value = 1}, std::max(1, c / width), columns, q.lanes, 4);
+})

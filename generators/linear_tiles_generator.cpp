@@ -1,6 +1,7 @@
 // Generators `linear_tiles` and `linear_grad_input_tiles` (kernels.md): a tile of the results of a layer whose weights
 // no cache holds, for all blocks of the batch, so that memory is read once a batch instead of once a block.
 #include "lanes.h"
+#include "tuning.h"
 
 #include <algorithm>
 
@@ -9,6 +10,9 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 
 namespace {
 
+// Outputs whose weights linear_grad_input_tiles copies together.
+constexpr int packed_outputs = 64;
+
 // out(l, o, b) = start(o) + sum over `terms` i of x(l, i, b) * weight(i, o), for the blocks b below `blocks`; the start
 // alone for the others, up to most_blocks. Terms are taken in chunks, whose x of all blocks stays in L2.
 struct Product {
@@ -16,16 +20,18 @@ struct Product {
     Registers registers;
     // Copies the weights of so many outputs by a chunk together first, at most 16 KiB; 0: they are read in place.
     int packed = 0;
+    Tile wanted = {0, 0}; // blocks by outputs of a register tile; 0: the best one
 
     template <class X, class Weight> void define(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
         const int together = packed ? largest_divisor(outputs, packed) : outputs;
-        const int columns = largest_divisor(together, registers.count >= 32 ? 8 : 6);
+        const int columns = largest_divisor(together, wanted.c ? wanted.c : registers.count >= 32 ? 8 : 6);
         Tile tile{1, columns};
         auto cost = [&](int rows) {
             return tile_cost({.x = most_blocks, .c = outputs, .steps = chunk}, {rows, columns});
         };
         for (int rows = 1; rows <= std::min(most_blocks, registers.accumulators() / columns); rows++)
             if (cost(rows) < cost(tile.x)) tile.x = rows;
+        if (wanted.x) tile.x = std::min(wanted.x, most_blocks);
 
         Var bi("bi"), bo("bo"), part_of("part_of");
         Func part("part"), near("near");
@@ -62,13 +68,17 @@ template <class Derived> class LinearTilesBase : public Halide::Generator<Derive
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0},
         max_batch{"max_batch", 0};
+    Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}, chunk{"chunk", 0}; // knobs (tuning.h)
 
 protected:
-    Product product(int terms, int outputs, int chunk) const {
+    Product product(int terms, int outputs, int usual_chunk) const {
+        const int most = chunk ? int(chunk) : usual_chunk;
         const int v = resolve_lanes(this->get_target(), lanes);
         const int of_task = tile ? int(tile) : outputs;
-        return {v,       std::max(1, ceil_div(max_batch, v)), terms,
-                of_task, largest_divisor(terms, chunk),       registers_of(this->get_target(), v)};
+        Product p{v,       std::max(1, ceil_div(max_batch, v)), terms,
+                  of_task, largest_divisor(terms, most),        registers_of(this->get_target(), v)};
+        p.wanted = {tile_x, tile_c};
+        return p;
     }
 };
 
@@ -111,7 +121,7 @@ public:
     void generate() {
         // Each term is a row of weights, often a power of two from the next: in place they would share few sets of L1.
         Product p = product(k, c, 32);
-        p.packed = 64;
+        p.packed = packed_outputs;
         set_dense(dy, {p.lanes, k, p.most_blocks});
         set_dense(weight, {p.outputs, k});
         weight.dim(1).set_stride(c);
@@ -128,3 +138,33 @@ public:
 
 HALIDE_REGISTER_GENERATOR(cryolite::LinearTiles, linear_tiles)
 HALIDE_REGISTER_GENERATOR(cryolite::LinearGradInputTiles, linear_grad_input_tiles)
+
+namespace {
+
+using namespace cryolite;
+
+TuningSpace tiles_space(const KernelShape &q, int terms, int outputs, int together) {
+    const int blocks = std::max(1, ceil_div(q.integer("max_batch", 0), q.lanes));
+    const int of_task = q.integer("tile", 0) ? q.integer("tile") : outputs;
+    TuningSpace space;
+    space.knobs = {{"tile_x", from_one_to(std::min(blocks, q.registers.count - 1))},
+                   {"tile_c", divisors(together ? largest_divisor(of_task, together) : of_task, q.registers.count - 1)},
+                   {"chunk", {}}};
+    for (int chunk : divisors(terms, 2048))
+        if (chunk >= std::min(terms, 16)) space.knobs[2].values.push_back(chunk);
+    space.together = {"tile_x", "tile_c"};
+    space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+        // The packed weights of a chunk are on the stack, where Halide keeps up to 16 KiB.
+        if (together && 4 * knob(knobs, "chunk") * largest_divisor(of_task, together) > 16 << 10)
+            return "a chunk of packed weights above 16 KiB";
+        const int sums = knob(knobs, "tile_x") * knob(knobs, "tile_c");
+        return sums == 0 ? "" : refuse_accumulators(sums, blocks * of_task, registers);
+    };
+    return space;
+}
+
+} // namespace
+
+CRYOLITE_TUNING(linear_tiles, [](const KernelShape &q) { return tiles_space(q, q.integer("c"), q.integer("k"), 0); })
+CRYOLITE_TUNING(linear_grad_input_tiles,
+                [](const KernelShape &q) { return tiles_space(q, q.integer("k"), q.integer("c"), packed_outputs); })

@@ -4,7 +4,9 @@
 #include "guarded.h"
 #include "jit.h"
 #include "passes.h"
+#include "schedules.h"
 #include "times.h"
+#include "tune/search.h"
 
 #include "../runtime/float_mode.h"
 #include "../runtime/plan_format.h"
@@ -49,25 +51,19 @@ Graph lower_fully(const Graph &graph, const KernelContext &kernel) {
     return result;
 }
 
-// A point of the schedule space: one for a seed and a kernel, whatever its shapes, with at most 32 accumulators.
-void choose_tiles(KernelSpec &spec, uint64_t seed) {
-    static const std::set<std::string> by_tiles = {"conv2d", "conv2d_grad_input", "linear", "linear_grad_input",
-                                                   "linear_grad_weight"};
-    const bool three = spec.generator == "conv2d_grad_weight";
-    if (!three && !by_tiles.count(spec.generator)) return;
-    std::mt19937_64 random(std::hash<std::string>()(spec.key()) + seed);
-    uint64_t x, c, k;
-    do { x = 1 + random() % 13, c = 1 + random() % 13, k = three ? 1 + random() % 7 : 1; } while (x * c * k > 32);
-    spec.parameters["tile_x"] = std::to_string(x);
-    spec.parameters["tile_c"] = std::to_string(c);
-    if (three) spec.parameters["tile_k"] = std::to_string(k);
+// A point of the generator's tuning space: one for a seed and a kernel, whatever its shapes.
+Knobs random_knobs(const KernelSpec &spec, const KernelTarget &target, uint64_t seed) {
+    const TuningSpace space = tuning_space(spec, target);
+    if (space.knobs.empty()) return {};
+    Search search(space, std::hash<std::string>()(spec.key()) + seed);
+    search.next(); // the generator's own choice
+    return search.next().value_or(Knobs{});
 }
 
-KernelSpec spec_of(const Kernel &kernel, const KernelContext &context, uint64_t schedule) {
+KernelSpec spec_of(const Kernel &kernel, const KernelTarget &target, uint64_t schedule) {
     KernelSpec spec{kernel.generator, kernel.parameters};
-    spec.parameters["lanes"] = std::to_string(context.lanes);
-    if (schedule) choose_tiles(spec, schedule);
-    return spec;
+    spec.parameters["lanes"] = std::to_string(target.lanes);
+    return schedule ? with_knobs(spec, random_knobs(spec, target, schedule)) : spec;
 }
 
 struct Runner {
@@ -236,7 +232,7 @@ struct Runner {
             buffer.dim = dims[a].data();
             argv.push_back(&buffer);
         }
-        const std::string name = "kernel '" + spec_of(kernel, context, schedule).key() + "'";
+        const std::string name = "kernel '" + spec_of(kernel, target, schedule).key() + "'";
         GuardWatch watch(name);
         int code = function(argv.data());
         if (code != 0) throw InternalError(name + " says " + std::to_string(code));
@@ -257,8 +253,7 @@ struct Runner {
         }
         if (!node.op->kernel) throw InternalError("fuse left a statement: " + print(graph, node));
         Kernel kernel = node.op->kernel(graph, node, context);
-        auto function =
-            objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, context, schedule), target) + "_argv");
+        auto function = objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, target, schedule), target) + "_argv");
         if (space == Space::block)
             for (int64_t block = 0; block < blocks(); block++) call(node, kernel, function, block, 0);
         else
@@ -288,7 +283,7 @@ KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
     std::set<std::string> known;
     for (const Node &node : compiled_->graph.nodes)
         if (node.op->kernel) {
-            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), context, options.schedule);
+            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), target, options.schedule);
             if (known.insert(spec.key()).second) kernels.push_back(spec);
         }
     int cached = 0;

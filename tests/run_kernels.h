@@ -16,7 +16,7 @@ namespace cryolite::test {
 struct KernelOptions {
     std::string target = "host"; // a Halide target's name; its vector width is the lanes
     int64_t max_batch = 64;
-    uint64_t schedule = 0; // not 0: tiles of the heavy kernels at random, from this seed; 0: the generators' own
+    uint64_t schedule = 0; // not 0: knobs of the generators at random, from this seed; 0: their own choice
 };
 
 // Compiled once, run for any batch up to max_batch.

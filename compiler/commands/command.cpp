@@ -22,6 +22,10 @@ void add_network_options(CLI::App &command, NetworkOptions &options) {
     command.add_option("--jobs", compile.jobs, "Kernels compiled at once; 0: one a core")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
+    command
+        .add_option("--schedules", compile.schedules,
+                    "Database of tuned schedules, as `tune` writes it; default: what ships with the compiler")
+        ->envname("CRYOLITE_SCHEDULES");
     command.add_option("--cache", compile.cache, "Folder of compiled kernels, or off; default: ~/.cache/cryolite");
 }
 

@@ -23,7 +23,9 @@ struct UsageError : std::runtime_error {
 // Each adds its subcommand, which runs while app parses.
 void add_bench_command(CLI::App &app);
 void add_compile_command(CLI::App &app);
+void add_schedules_command(CLI::App &app);
 void add_train_command(CLI::App &app);
+void add_tune_command(CLI::App &app);
 void add_eval_command(CLI::App &app);
 void add_inspect_command(CLI::App &app);
 
