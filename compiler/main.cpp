@@ -1,5 +1,5 @@
-// The command line of a network file: compile, train, eval, inspect, bench, tune, schedules. A failure is one line on stderr.
-// Exit codes: 0 done, 1 failed, 2 wrong usage.
+// The command line of a network file: compile, train, eval, inspect, bench, tune, schedules. A failure is one line on
+// stderr. Exit codes: 0 done, 1 failed, 2 wrong usage.
 #include "commands/command.h"
 
 #include "data/idx.h"
