@@ -1,6 +1,8 @@
 // Adaptive average pooling and its gradient: windows of uneven extents, which may be smaller than one element is wide.
 #include "algorithms_pointwise.h"
 
+#include "algorithms_math.h"
+
 #include <algorithm>
 
 #include <utility>
@@ -69,7 +71,7 @@ Expr Evaluator::adaptive_pool(const ProgramStatement &s, int index, const Point 
         RDom r(0, x.largest(), 0, y.largest());
         f(l, w, h, c, b) = 0.f;
         const Staged reader = std::exchange(loop_, {f, f, r.x});
-        f(l, w, h, c, b) += element(Point{l, {b, c, h, w}}, r.y, r.x);
+        f(l, w, h, c, b) += over_all(r, element(Point{l, {b, c, h, w}}, r.y, r.x));
         loop_ = reader;
         staged_.push_back({f});
         found = windows_.emplace(key, f).first;

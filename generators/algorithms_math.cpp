@@ -118,6 +118,12 @@ Expr max_with_nan(Expr a, Expr b) { return select(is_nan(a) || strict_less(b, a)
 
 Expr min_with_nan(Expr a, Expr b) { return select(is_nan(a) || strict_less(a, b), a, b); }
 
+Expr over_all(const Halide::RDom &r, Expr term, float neutral) {
+    for (int d = 0; d < r.dimensions(); d++)
+        if (!Halide::Internal::expr_uses_var(term, r[d].name())) term = select(r[d] >= 0, term, neutral);
+    return term;
+}
+
 Expr mixed_bits(Expr x) {
     x = cast<uint32_t>(x);
     x = (x ^ (x >> 16)) * Expr(uint32_t(0x7feb352d));

@@ -317,9 +317,10 @@ Expr Evaluator::pool(const ProgramStatement &s, int index, const Point &point) {
         Var l, w, h, c, b; // names of their own: equal coordinates in two Funcs are not one place
         Func f(s.name + "_window");
         RDom r(0, window, 0, window);
-        f(l, w, h, c, b) = average ? 0.f : -infinity;
+        const float neutral = average ? 0.f : -infinity;
+        f(l, w, h, c, b) = neutral;
         const Staged reader = std::exchange(loop_, {f, f, r.x});
-        Expr e = window_element(s, 0, Point{l, {b, c, h, w}}, r.y, r.x, average ? 0.f : -infinity);
+        Expr e = over_all(r, window_element(s, 0, Point{l, {b, c, h, w}}, r.y, r.x, neutral), neutral);
         loop_ = reader;
         f(l, w, h, c, b) = average ? f(l, w, h, c, b) + e : max_with_nan(f(l, w, h, c, b), e);
         staged_.push_back({f});

@@ -2,6 +2,7 @@
 // by Chan's formula. Exact where E[x^2] - E[x]^2 cancels: large offsets, constants, outliers. The variance between
 // blocks is of the differences of their means, which float32 would round to 6e-8 of the offset: so a block also gives
 // what rounding took from its mean.
+#include "algorithms_math.h"
 #include "lanes.h"
 #include "tuning.h"
 
@@ -61,7 +62,7 @@ public:
         Func moments("moments");
         Expr count = real_lanes * float(columns * rows), sum = lane_sums.result()(e, g, b) / count;
         Expr m2 = lane_sums.result()(group + e, g, b) - sum * sum * count;
-        Expr mean = strict_float(shift(e, g, b) + sum), rest = strict_float(sum - strict_float(mean - shift(e, g, b)));
+        Expr mean = strict_add(shift(e, g, b), sum), rest = strict_sub(sum, strict_sub(mean, shift(e, g, b)));
         // Of a mean that is infinite or NaN nothing is left.
         moments(e, g, b) = Tuple(mean, select(is_nan(m2), m2, max(m2, 0.f)), select(is_nan(rest), 0.f, rest));
         Expr gi = channel / group, local = channel - (c % group ? min(gi * group, c - group) : gi * group);

@@ -4,6 +4,8 @@
 // its two backward sums 0.184; its dx 0.197.
 #include "pointwise_kernel.h"
 
+#include "algorithms_math.h"
+
 #include <algorithm>
 #include <numeric>
 
@@ -120,14 +122,6 @@ private:
         std::vector<Expr> result;
         for (size_t i = 0; i < count; i++) result.push_back(count == 1 ? Expr(f(args)) : Expr(f(args)[i]));
         return result;
-    }
-
-    // A term of a sum. Halide loops over those dimensions only that an update names: a term that does not depend on one
-    // would be added once.
-    static Expr over_all(const RDom &r, Expr term) {
-        for (int d = 0; d < r.dimensions(); d++)
-            if (!Halide::Internal::expr_uses_var(term, r[d].name())) term = Halide::select(r[d] >= 0, term, 0.f);
-        return term;
     }
 
     // Staged Funcs made since `from`, in the innermost loop of their consumer.

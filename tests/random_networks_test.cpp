@@ -150,6 +150,13 @@ TEST(FoundGraphs, StayRight) {
           output(%9) {name="loss"}
           output(%6) {name="y"}
         })",
+        // Windows of one element that many results share.
+        R"(graph window_of_adaptive_windows {
+          %0 : f32[n,1,1,1] = input() {shape=[-1,1,1,1]}
+          %1 : f32[n,1,2,4] = adaptive_avg_pool2d(%0) {h=2, w=4}
+          %2 : f32[n,1,1,3] = avg_pool2d(%1) {padding=0, stride=1, window=2}
+          output(%2) {name="y"}
+        })",
         // A sum over a dimension that no term names.
         R"(graph sum_of_a_broadcast {
           %0 : f32[n,1] = input() {shape=[-1,1]}
