@@ -24,8 +24,8 @@ Halide::Expr strict_div(Halide::Expr a, Halide::Expr b);
 Halide::Expr strict_less(Halide::Expr a, Halide::Expr b);
 Halide::Expr strict_equal(Halide::Expr a, Halide::Expr b);
 
-// A term of a sum, or of a maximum, over `r`. Halide loops over those dimensions only that an update names: without, a term
-// that does not depend on one would be added once.
+// A term of a sum, or of a maximum, over `r`. Halide loops over those dimensions only that an update names: without, a
+// term that does not depend on one would be added once.
 Halide::Expr over_all(const Halide::RDom &r, Halide::Expr term, float neutral = 0);
 
 // A well mixed 32-bit hash of a 32-bit integer.
