@@ -5,7 +5,8 @@
 #
 # The network that FROM registers has the name of the model. Made are
 #   <name>_compiler    the network file with Cryolite's command line: bin/<name> compile|train|eval|inspect
-#   <name>             an interface target: folder <name>/ with <name>.h and lib<name>.a, and the runtime
+#   <name>             an interface target: folder <name>/ with <name>.h and lib<name>.a, and the runtime; for opencl, the
+#                      part of it for devices too
 # BATCH is the largest batch, 256 unless told. Of several TARGETS (names of Halide's) the first is <name>, the others are
 # <name>-<target>, in folders of that name. With Ninja and Make the library is made again when the network, its compiler
 # or a generator changes.
@@ -53,6 +54,10 @@ function(add_cryolite_model name)
         add_library(${model} INTERFACE)
         add_dependencies(${model} ${model}_files)
         target_include_directories(${model} INTERFACE "${folder}")
-        target_link_libraries(${model} INTERFACE "${folder}/lib${name}.a" cryolite_runtime)
+        target_link_libraries(${model} INTERFACE "${folder}/lib${name}.a")
+        if(target MATCHES "opencl")
+            target_link_libraries(${model} INTERFACE cryolite_device)
+        endif()
+        target_link_libraries(${model} INTERFACE cryolite_runtime)
     endforeach()
 endfunction()

@@ -1,7 +1,7 @@
 # Every source file of the libraries, tools and tests, sorted; the test `sources` compares them with the folders.
 # Paths from the top folder. A new file is one new line here.
-set(source_lists runtime generator compiler data main tool
-    runtime_test tool_test kernel_test compiler_test model_test test_support network_test tuner_test)
+set(source_lists runtime device generator compiler data main tool
+    runtime_test tool_test kernel_test compiler_test model_test device_test test_support network_test tuner_test)
 
 set(runtime_sources
     runtime/checkpoint_header.cpp
@@ -22,19 +22,34 @@ set(runtime_sources
     runtime/text.cpp
 )
 
+set(device_sources
+    runtime/device/device_plan.cpp
+    runtime/device/model_on_device.cpp
+    runtime/device/opencl.cpp
+)
+
 set(generator_sources
     generators/algorithms_adaptive.cpp
     generators/algorithms_math.cpp
     generators/algorithms_pointwise.cpp
+    generators/algorithms_pool.cpp
     generators/batch_stats_generator.cpp
+    generators/channels_conv2d_generator.cpp
+    generators/channels_generator.cpp
+    generators/channels_schedule.cpp
     generators/conv2d_generator.cpp
+    generators/conv2d_gpu.cpp
     generators/conv2d_grad_weight_generator.cpp
+    generators/gpu.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
     generators/linear_tiles_generator.cpp
     generators/loss_generator.cpp
+    generators/pointwise_block.cpp
     generators/pointwise_generator.cpp
+    generators/pointwise_gpu.cpp
     generators/pointwise_kernel.cpp
+    generators/pointwise_whole.cpp
     generators/program.cpp
     generators/reduce_generator.cpp
     generators/schedule.cpp
@@ -66,6 +81,7 @@ set(compiler_sources
     compiler/op.cpp
     compiler/ops/adaptive_pool.cpp
     compiler/ops/batch_norm.cpp
+    compiler/ops/channels.cpp
     compiler/ops/common.cpp
     compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
@@ -79,7 +95,9 @@ set(compiler_sources
     compiler/ops/pool.cpp
     compiler/ops/reduce.cpp
     compiler/ops/sgd.cpp
+    compiler/parameter_table.cpp
     compiler/passes/apply_optimizer.cpp
+    compiler/passes/channels.cpp
     compiler/passes/differentiate.cpp
     compiler/passes/fold_channels.cpp
     compiler/passes/fuse.cpp
@@ -187,6 +205,7 @@ set(network_test_sources
 set(model_test_sources
     tests/batch_norm_states_test.cpp
     tests/batch_norm_test.cpp
+    tests/channels_test.cpp
     tests/check_finite_test.cpp
     tests/concat_test.cpp
     tests/determinism_test.cpp
@@ -203,11 +222,18 @@ set(model_test_sources
     tests/winograd_test.cpp
 )
 
+# Whole networks on devices.
+set(device_test_sources
+    tests/device_models_test.cpp
+)
+
 # What tests share, and programs that tests run.
 set(test_support_sources
     tests/consumer/consumer.cpp
+    tests/consumer/device.cpp
     tests/consumer/small.cpp
     tests/consumer_models.cpp
+    tests/device_value.cpp
     tests/differential.cpp
     tests/fixture.cpp
     tests/graph_fixture.cpp

@@ -38,6 +38,14 @@ template <typename Work> auto guarded(const std::string &key, Work work) {
     } catch (const Halide::Error &error) { throw cryolite::InternalError("kernel '" + key + "': " + error.what()); }
 }
 
+// What runtime/device has.
+bool is_of_device(const std::string &symbol) {
+    for (const char *api : {"opencl", "cuda"})
+        for (const char *function : {"device_interface", "initialize_kernels", "finalize_kernels", "run"})
+            if (symbol == "halide_" + std::string(api) + "_" + function) return true;
+    return symbol == "halide_copy_to_device";
+}
+
 std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &target, bool queried = false) {
     return guarded(kernel.key(), [&] {
         TemporaryFile object(".o");
@@ -46,7 +54,7 @@ std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &t
         // Kernels allocate nothing and call no runtime of Halide's; only checked ones report through it.
         if (!target.checked)
             for (const std::string &symbol : undefined_symbols(bytes, kernel.key()))
-                if (symbol.rfind("halide_", 0) == 0)
+                if (symbol.rfind("halide_", 0) == 0 && !(target.gpu && is_of_device(symbol)))
                     throw cryolite::InternalError("kernel '" + kernel.key() + "' needs " + symbol);
         return bytes;
     });
@@ -54,21 +62,38 @@ std::vector<char> compile_object(const KernelSpec &kernel, const KernelTarget &t
 
 } // namespace
 
+// The target of a name. OpenCL's kernels add up partial sums in double; PTX for compute capability 8.0 runs on all
+// later ones, too.
+static Halide::Target target_by_name(const std::string &name) {
+    using T = Halide::Target;
+    if (name == "host") return Halide::get_host_target();
+    if (name == "opencl") return Halide::get_host_target().with_feature(T::OpenCL).with_feature(T::CLDoubles);
+    if (name == "cuda") return Halide::get_host_target().with_feature(T::CUDA).with_feature(T::CUDACapability80);
+    if (!T::validate_target_string(name))
+        throw CompileError("target '" + name +
+                           "' is no Halide target; expected host, opencl, cuda or a name like x86-64-linux-avx2-fma");
+    return T(name);
+}
+
 KernelTarget resolve_target(const CompileOptions &options) {
     KernelTarget target{options.target, options.lanes, options.checked, "any"};
     if (options.target == "host") target.cpu = llvm::sys::getHostCPUName().str();
     try {
-        if (options.target != "host" && !Halide::Target::validate_target_string(options.target))
-            throw CompileError("target '" + options.target +
-                               "' is no Halide target; expected host or a name like x86-64-linux-avx2-fma");
-        Halide::Target halide = options.target == "host" ? Halide::get_host_target() : Halide::Target(options.target);
-        if (halide.has_gpu_feature() || halide.bits != 64)
-            throw CompileError("target '" + options.target + "': only 64-bit CPUs are supported");
+        Halide::Target halide = target_by_name(options.target);
+        target.gpu = halide.has_feature(Halide::Target::OpenCL) || halide.has_feature(Halide::Target::CUDA);
+        if (halide.has_gpu_feature() != target.gpu || halide.bits != 64)
+            throw CompileError("target '" + options.target + "': only 64-bit CPUs, OpenCL and CUDA are supported");
+        if (target.gpu && options.checked)
+            throw CompileError("target '" + options.target + "': kernels for devices cannot be checked");
+        if (halide.has_feature(Halide::Target::OpenCL)) target.device = "cryo_opencl";
         target.name = halide.to_string();
-        if (target.lanes == 0) target.lanes = halide.natural_vector_size<float>();
+        // On a device a warp is 32 samples, or 8 samples by 4 neighbours where a batch is small.
+        if (target.lanes == 0)
+            target.lanes = !target.gpu ? halide.natural_vector_size<float>() : options.batch < 128 ? 8 : 32;
     } catch (const Halide::Error &error) { throw CompileError("target '" + options.target + "': " + error.what()); }
-    if (target.lanes != 4 && target.lanes != 8 && target.lanes != 16)
-        throw CompileError("lanes must be 4, 8 or 16, not " + std::to_string(target.lanes));
+    const bool good =
+        target.lanes == 4 || target.lanes == 8 || target.lanes == 16 || (target.gpu && target.lanes == 32);
+    if (!good) throw CompileError("lanes must be 4, 8 or 16, not " + std::to_string(target.lanes));
     return target;
 }
 

@@ -10,12 +10,15 @@
 
 namespace cryolite {
 
-// A Halide target by name; "host" is this machine. Throws CompileError that lists what is wrong with the name.
+// A Halide target by name; "host" is this machine, "opencl" and "cuda" are its device of that kind. Throws CompileError
+// that lists what is wrong with the name.
 struct KernelTarget {
     std::string name; // canonical, "x86-64-linux-avx-avx2-..."
     int64_t lanes;    // float32 vector width, or what the options say
     bool checked;
-    std::string cpu; // LLVM's name of this machine's processor for "host", "any" for a target by name
+    std::string cpu;         // LLVM's name of this machine's processor for "host", "any" for a target by name
+    bool gpu = false;        // kernels of the whole batch (generators/kernels.md)
+    std::string device = {}; // the symbol of what runs their models (runtime/device/); "": nothing does
 };
 KernelTarget resolve_target(const CompileOptions &options);
 

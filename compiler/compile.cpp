@@ -14,21 +14,46 @@
 #include <filesystem>
 #include <ostream>
 #include <set>
+#include <thread>
 
 namespace cryolite {
+
+int planned_processors(const CompileOptions &options) {
+    return options.processors > 0 ? options.processors : int(std::max(1u, std::thread::hardware_concurrency()));
+}
 
 namespace {
 
 // Everything about a network that comes before code generation.
 struct Planned {
-    std::vector<std::pair<Mode, Graph>> graphs;
+    struct ModeGraph {
+        Mode mode;
+        Graph graph;
+        KernelContext context;
+    };
+    std::vector<ModeGraph> graphs;
     ProgramTables tables;
     std::vector<KernelSpec> kernels; // each once, in order of first use
 };
 
 PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target) {
-    return {mode, network.optimizer(), {target.lanes, options.batch, network.math()}};
+    KernelContext kernel{target.lanes, options.batch, network.math()};
+    kernel.processors = planned_processors(options);
+    if (target.gpu) {
+        kernel.math = Math::strict; // Winograd's kernels are for processors
+        kernel.device = true;
+    }
+    return {mode, network.optimizer(), kernel};
 }
+
+// Infer of one sample, channels innermost.
+PassContext one_context(const Network &network, const KernelTarget &target) {
+    return {
+        Mode::infer, network.optimizer(), {.lanes = 1, .max_batch = 1, .math = network.math(), .vector = target.lanes}};
+}
+
+// Where lanes are faster again: a block of them costs one thread about what all its samples cost here.
+int64_t largest_channels_batch(const KernelTarget &target) { return target.lanes / 2; }
 
 // What a checkpoint means: names and shapes of what it holds, and the network of inference over them, eps and strides
 // included. How it was trained or initialised is not part of it.
@@ -56,6 +81,7 @@ std::vector<Mode> modes(const CompileOptions &options) {
 }
 
 void choose_schedules(Plan &plan, const Schedules &schedules, const KernelTarget &target) {
+    if (target.gpu) return; // no knobs
     for (PlanPhase &phase : plan.phases)
         for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
             for (PlanStep &step : *steps) step.kernel = with_knobs(step.kernel, schedules.find(step.kernel, target));
@@ -74,10 +100,15 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     check_complete(network, options.train);
     KernelTarget target = resolve_target(options);
     Planned planned;
-    for (Mode mode : modes(options))
-        planned.graphs.push_back({mode, run_pipeline(network.graph(), pass_context(network, mode, options, target))});
-
+    auto add_graph = [&](const PassContext &context) {
+        planned.graphs.push_back({context.mode, run_pipeline(network.graph(), context), context.kernel});
+    };
+    for (Mode mode : modes(options)) add_graph(pass_context(network, mode, options, target));
     ProgramTables &tables = planned.tables;
+    if (options.channels && !target.gpu) try {
+            add_graph(one_context(network, target));
+            tables.infer_one_batch = std::min(options.batch, largest_channels_batch(target));
+        } catch (const NoChannels &) {} // --emit plan says why
     const Graph &graph = network.graph();
     tables.name = network.name();
     tables.target = target;
@@ -86,11 +117,11 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     tables.input = graph.shape(find_node(graph, "input")->outputs[0]);
     tables.classes = graph.shape(find_node(graph, "output", "output")->inputs[0])[1];
     tables.optimizer = network.optimizer();
-    tables.parameters = layout_parameters(options.train ? planned.graphs[0].second : graph);
+    tables.parameters = layout_parameters(options.train ? planned.graphs[0].graph : graph);
 
     std::set<std::string> known;
-    for (auto &[mode, mode_graph] : planned.graphs) {
-        tables.plans.push_back(make_plan(mode_graph, mode, tables.parameters, {target.lanes, options.batch}));
+    for (auto &[mode, mode_graph, context] : planned.graphs) {
+        tables.plans.push_back(make_plan(mode_graph, mode, tables.parameters, context));
         choose_schedules(tables.plans.back(), schedules, target);
         collect_kernels(tables.plans.back(), planned.kernels, known);
     }
@@ -102,9 +133,13 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
 CompiledModel compile(const Network &network, const CompileOptions &options) {
     Planned planned = plan_network(network, options, load_schedules(options.schedules));
     const ProgramTables &tables = planned.tables;
+    if (tables.target.gpu && tables.target.device.empty())
+        throw CompileError("target '" + options.target +
+                           "': networks run on OpenCL devices; for CUDA there are plans and kernels alone (--emit)");
     CompiledModel model;
     model.name = tables.name;
     model.target = tables.target.name;
+    model.infer_one_batch = tables.infer_one_batch;
     model.kernels = int(planned.kernels.size());
     model.objects = compile_kernels(planned.kernels, tables.target, options, model.cached);
     model.objects.push_back({tables.name + "_program.o", emit_program(tables), {}});
@@ -121,13 +156,16 @@ CompiledModel compile(const Network &network, const CompileOptions &options) {
 std::vector<KernelWork> kernel_work(const Network &network, const CompileOptions &options) {
     const Planned planned = plan_network(network, options, {});
     std::map<std::string, double> flops;
-    const int64_t blocks = KernelContext{planned.tables.target.lanes, options.batch}.max_blocks();
-    for (const Plan &plan : planned.tables.plans)
+    for (const Plan &plan : planned.tables.plans) {
+        const bool all = plan.one || planned.tables.target.gpu; // a call has all blocks
+        const int64_t blocks = all ? 1 : KernelContext{planned.tables.target.lanes, options.batch}.max_blocks();
         for (const PlanPhase &phase : plan.phases) {
             for (const PlanStep &step : phase.block) flops[step.kernel.key()] += step.flops * double(blocks);
-            for (const PlanStep &step : phase.tile) flops[step.kernel.key()] += step.flops * double(step.tiles);
+            for (const PlanStep &step : phase.tile)
+                flops[step.kernel.key()] += step.flops * double(step.tiles * (step.of_block ? blocks : 1));
             for (const PlanStep &step : phase.tail) flops[step.kernel.key()] += step.flops;
         }
+    }
     std::vector<KernelWork> work;
     for (const KernelSpec &kernel : planned.kernels) work.push_back({kernel, flops[kernel.key()]});
     return work;
@@ -143,8 +181,8 @@ void write_library(const CompiledModel &model, const std::string &folder) {
 
 std::vector<EmitStage> emit_stages() {
     std::vector<EmitStage> stages{{"graph", "the network as written, all modes"}};
-    for (Mode mode : {Mode::train, Mode::infer})
-        for (const Pass &pass : pipeline(mode)) {
+    for (const std::vector<Pass> *passes : {&pipeline(Mode::train), &pipeline(Mode::infer, true)})
+        for (const Pass &pass : *passes) {
             auto same = [&](const EmitStage &stage) { return stage.name == pass.name; };
             if (std::none_of(stages.begin(), stages.end(), same))
                 stages.push_back({pass.name, "the graph of one mode after this pass"});
@@ -158,7 +196,8 @@ std::vector<EmitStage> emit_stages() {
 static Mode parse_mode(const std::string &text) {
     for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer})
         if (text == mode_name(mode)) return mode;
-    throw CompileError("mode '" + text + "' is none of train, evaluate, infer");
+    if (text == "infer_one") return Mode::infer;
+    throw CompileError("mode '" + text + "' is none of train, evaluate, infer, infer_one");
 }
 
 void emit(const Network &network, const CompileOptions &options, const std::string &stage, const std::string &mode_text,
@@ -177,17 +216,28 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
         return;
     }
     KernelTarget target = resolve_target(options);
+    if (mode_text == "infer_one" && target.gpu) {
+        out << "no plan of one sample: a device has too little to do with it\n";
+        return;
+    }
     bool found = false;
-    Graph graph = run_pipeline(network.graph(), pass_context(network, mode, options, target),
-                               [&](const char *pass, const Graph &graph) {
-                                   if (stage != pass) return;
-                                   out << print(graph);
-                                   found = true;
-                               });
+    const PassContext context =
+        mode_text == "infer_one" ? one_context(network, target) : pass_context(network, mode, options, target);
+    Graph graph;
+    try {
+        graph = run_pipeline(network.graph(), context, [&](const char *pass, const Graph &graph) {
+            if (stage != pass) return;
+            out << print(graph);
+            found = true;
+        });
+    } catch (const NoChannels &why) {
+        if (!found) out << "no plan of one sample: " << why.what() << "\n";
+        return;
+    }
     if (found) return;
     const Schedules schedules = load_schedules(options.schedules);
     ParameterTable parameters = plan_network(network, options, schedules).tables.parameters;
-    Plan plan = make_plan(graph, mode, parameters, {target.lanes, options.batch});
+    Plan plan = make_plan(graph, mode, parameters, context.kernel);
     choose_schedules(plan, schedules, target);
     if (stage == "plan") {
         out << print(plan);

@@ -19,15 +19,19 @@ namespace cryolite {
 
 struct CompileOptions {
     int64_t batch = 256;         // largest batch; every smaller one works too
-    std::string target = "host"; // a Halide target name: "x86-64-linux-avx2-fma", "host"
+    std::string target = "host"; // a Halide target name: "x86-64-linux-avx2-fma", "host"; "opencl": a device
     int64_t lanes = 0;           // samples side by side; 0: the target's vector width
+    int processors = 0;          // to be kept busy, also by few samples; 0: as many as this machine has
     bool train = true;           // false: evaluate and infer only
+    bool channels = true;        // inference of few samples gets a plan of its own, where all its ops have kernels
     bool checked = false;        // kernels check every bound
     int jobs = 0;                // kernels compiled at once; 0: one a core
     std::string cache;     // folder of compiled kernels; "": $XDG_CACHE_HOME/cryolite or ~/.cache/cryolite; "off": none
     std::string schedules; // database of tuned schedules (schedules.h); "": what ships with the compiler alone
     std::function<void(int done, int total, const std::string &kernel)> progress;
 };
+
+int planned_processors(const CompileOptions &options); // what 0 stands for
 
 struct CompiledObject {
     std::string name;              // "cryo_conv2d_3f2a.o"
@@ -40,8 +44,9 @@ struct CompiledModel {
     std::vector<CompiledObject> objects; // kernels, then the plan; checked builds: Halide's runtime too
     std::string header;                  // text of <name>.h
     int64_t parameter_bytes = 0;
-    int64_t arena_bytes = 0;   // largest plan
-    int64_t scratch_bytes = 0; // per thread, largest plan
+    int64_t arena_bytes = 0;     // largest plan
+    int64_t scratch_bytes = 0;   // per thread, largest plan
+    int64_t infer_one_batch = 0; // inference of so few samples runs the plan infer_one; 0: there is none
     int kernels = 0, cached = 0;
 };
 
@@ -59,16 +64,23 @@ struct EmitStage {
 };
 std::vector<EmitStage> emit_stages();
 // Prints one stage: the graph as written, after a pass, the plan; Halide statements or assembly of all kernels, or of
-// those whose key contains `kernel`. mode: "train", "evaluate", "infer".
+// those whose key contains `kernel`. mode: "train", "evaluate", "infer", "infer_one".
 void emit(const Network &network, const CompileOptions &options, const std::string &stage, const std::string &mode,
           const std::string &kernel, std::ostream &out);
 
 class LinkedObjects; // jit.h
 
+// Something that objects need and the process does not export.
+struct HostFunction {
+    std::string name;
+    void *address;
+};
+
 // The objects of a model, linked into this process by ORC. Halide targets that this machine cannot run are refused.
+// functions: what models for devices need, runtime/device/device.h has them.
 class LoadedModel {
 public:
-    explicit LoadedModel(const CompiledModel &model);
+    explicit LoadedModel(const CompiledModel &model, const std::vector<HostFunction> &functions = {});
     ~LoadedModel();
     LoadedModel(const LoadedModel &) = delete;
     LoadedModel &operator=(const LoadedModel &) = delete;

@@ -81,6 +81,11 @@ struct Tables {
         return llvm::cast<llvm::Constant>(module.getOrInsertFunction(symbol, type).getCallee());
     }
 
+    llvm::Constant *device() {
+        const std::string &symbol = program.target.device;
+        return symbol.empty() ? null() : module.getOrInsertGlobal(symbol, word);
+    }
+
     llvm::Constant *arg(const PlanArg &a) {
         std::vector<int64_t> dims;
         for (const cryo_dim &dim : a.dims) dims.insert(dims.end(), {dim.extent, dim.stride});
@@ -91,7 +96,7 @@ struct Tables {
         Words args;
         for (const PlanArg &a : s.args) args.push_back(arg(a));
         return row({kernel(s.kernel), text(s.layer), text(s.kernel.key()), table(args), integer(int64_t(s.args.size())),
-                    integer(s.tiles), number(s.flops), number(s.bytes), integer(s.outputs)});
+                    integer(s.tiles), integer(s.of_block), number(s.flops), number(s.bytes), integer(s.outputs)});
     }
     llvm::Constant *phase(const PlanPhase &p) {
         Words words;
@@ -103,16 +108,16 @@ struct Tables {
         }
         return row(words);
     }
-    llvm::Constant *plan(Mode mode) {
+    llvm::Constant *plan(const std::string &name) {
         for (const Plan &p : program.plans) {
-            if (p.mode != mode) continue;
+            if (p.name() != name) continue;
             Words phases;
             for (const PlanPhase &ph : p.phases) phases.push_back(phase(ph));
-            return global(
-                row({text(mode_name(mode)), table(phases), integer(int64_t(phases.size())), integer(p.arena_bytes),
-                     integer(p.scratch_bytes), integer(p.loss_offset), integer(p.correct_offset), integer(p.min_batch),
-                     p.min_batch_layer.empty() ? null() : text(p.min_batch_layer), integer(p.prepared_phases),
-                     integer(p.prepared_bytes)}));
+            return global(row({text(p.name()), integer(p.lanes), table(phases), integer(int64_t(phases.size())),
+                               integer(p.arena_bytes), integer(p.scratch_bytes), integer(p.loss_offset),
+                               integer(p.correct_offset), integer(p.min_batch),
+                               p.min_batch_layer.empty() ? null() : text(p.min_batch_layer), integer(p.prepared_phases),
+                               integer(p.prepared_bytes)}));
         }
         return null();
     }
@@ -128,12 +133,28 @@ struct Tables {
         cryo_rate rate = schedule.kind == Schedule::step     ? CRYO_RATE_STEP
                          : schedule.kind == Schedule::cosine ? CRYO_RATE_COSINE
                                                              : CRYO_RATE_CONSTANT;
-        global(row({integer(CRYO_PLAN_VERSION), text(program.name), text(program.target.name),
-                    text(program.fingerprint), integer(program.target.lanes), integer(program.max_batch),
-                    integer(int64_t(sample.size())), integers(sample), integer(program.classes), table(parameters),
-                    integer(int64_t(parameters.size())), integer(program.parameters.bytes),
-                    number(program.optimizer.learning_rate), integer(rate), number(schedule.period),
-                    number(schedule.gamma), plan(Mode::train), plan(Mode::evaluate), plan(Mode::infer)}),
+        global(row({integer(CRYO_PLAN_VERSION),
+                    text(program.name),
+                    text(program.target.name),
+                    text(program.fingerprint),
+                    integer(program.target.lanes),
+                    integer(program.max_batch),
+                    integer(int64_t(sample.size())),
+                    integers(sample),
+                    integer(program.classes),
+                    table(parameters),
+                    integer(int64_t(parameters.size())),
+                    integer(program.parameters.bytes),
+                    number(program.optimizer.learning_rate),
+                    integer(rate),
+                    number(schedule.period),
+                    number(schedule.gamma),
+                    plan("train"),
+                    plan("evaluate"),
+                    plan("infer"),
+                    plan("infer_one"),
+                    integer(program.infer_one_batch),
+                    device()}),
                program.name + "_program");
     }
 };

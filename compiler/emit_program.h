@@ -17,6 +17,7 @@ struct ProgramTables {
     Sgd optimizer;
     ParameterTable parameters;
     std::vector<Plan> plans;
+    int64_t infer_one_batch = 0;
 };
 
 // Object code with the one external symbol <name>_program, which refers to the kernels by symbol. Works for any target

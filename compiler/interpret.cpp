@@ -2,6 +2,8 @@
 #include "interpret.h"
 
 #include <algorithm>
+#include <cmath>
+#include <random>
 
 namespace cryolite {
 
@@ -106,6 +108,12 @@ struct Interpreter {
 
     void run(const Node &node) {
         for (ValueId v : node.outputs) shape_result(node, v);
+        compute(node);
+        if (inputs.rounding)
+            for (ValueId v : node.outputs) round(v, *inputs.rounding);
+    }
+
+    void compute(const Node &node) {
         if (grammar(node)) return;
         if (!node.op->reference) fail(node, "there is no reference for the op");
         std::vector<const Tensor *> from;
@@ -116,6 +124,15 @@ struct Interpreter {
         if (node.op->padding == Padding::garbage && inputs.padding)
             for (ValueId v : node.outputs)
                 if (graph.shape(v).batched()) fill_padding(values[size_t(v)], *inputs.padding);
+    }
+
+    void round(ValueId v, uint64_t seed) {
+        std::mt19937_64 random(seed * graph.values.size() + uint64_t(v));
+        for (double &x : values[size_t(v)].data) {
+            const double above = double(std::nextafter(float(std::fabs(x)), INFINITY)) - std::fabs(double(float(x)));
+            const double rounded = double(float(x + above * (double(random() >> 11) * 0x1p-53 - 0.5)));
+            if (std::isfinite(rounded) && double(float(x)) != x) x = rounded;
+        }
     }
 
     void fill_padding(Tensor &tensor, double value) const {

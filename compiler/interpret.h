@@ -20,6 +20,9 @@ struct InterpreterInputs {
     // Lowered: what padding lanes of results hold that may hold anything finite; empty: what the op makes of its
     // inputs.
     std::optional<double> padding = std::nullopt;
+    // A seed: every result is rounded to float32, up or down at random, the nearer the likelier. How far the results
+    // of a graph are apart for two seeds is what float32 can say about it.
+    std::optional<uint64_t> rounding = std::nullopt;
 };
 
 struct Interpreted {

@@ -8,9 +8,11 @@ namespace cryolite {
 
 class LinkedObjects {
 public:
-    // name is what errors call them; target is the full name of the Halide target that they were made for. Throws
-    // CompileError for a target that this machine cannot run, InternalError for objects that do not link.
-    LinkedObjects(const std::vector<CompiledObject> &objects, const std::string &target, const std::string &name);
+    // `functions`: what the objects need and the process does not export. name is what errors call them; target is the
+    // full name of the Halide target that they were made for. Throws CompileError for a target that this machine cannot
+    // run, InternalError for objects that do not link.
+    LinkedObjects(const std::vector<CompiledObject> &objects, const std::string &target, const std::string &name,
+                  const std::vector<HostFunction> &functions = {});
     ~LinkedObjects();
     LinkedObjects(const LinkedObjects &) = delete;
     LinkedObjects &operator=(const LinkedObjects &) = delete;

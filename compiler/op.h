@@ -38,18 +38,20 @@ enum class Place {
 
 // How a node becomes a call of a generator. Arguments name inputs and outputs of the node, scalars, or the scratch.
 struct KernelArg {
-    enum Kind { input, output, batch, valid, block, scratch } kind;
+    enum Kind { input, output, batch, valid, block, tile, scratch } kind;
     int index = 0;                // of the input or output
     std::vector<int64_t> extents; // Halide order, innermost first, without the dimension over all blocks
     int64_t tile_stride = 0;      // elements from one tile to the next
     bool all_blocks = false;      // tile and merge kernels: the kernel walks all blocks, as one more outer dimension
     std::vector<int64_t> strides = {}; // empty: dense
+    bool single = false;               // of a block value, although the extents have no dimension for blocks
 };
 struct Kernel {
     std::string generator;
     std::map<std::string, std::string> parameters; // without lanes and target
     std::vector<KernelArg> args;                   // in the generator's order
     int64_t tiles = 0;       // > 0: one task a tile, in a phase after the one that makes the inputs
+    bool of_block = false;   // the tiles are of each block: ranges of its channels, or of its pixels
     bool at_barrier = false; // tiles of a tail step: at the barrier itself, so that inputs need not outlive their phase
     double flops = 0;        // per call
     int64_t scratch = 0;     // floats that a call may use and leaves as it likes, for a scratch argument
@@ -58,6 +60,10 @@ struct KernelContext {
     int64_t lanes;
     int64_t max_batch;
     Math math = Math::measured;
+    int64_t vector =
+        0; // > 0: the path of one sample, channels innermost in vectors of this width (passes/channels.cpp)
+    bool device = false; // a call has all blocks, and enough threads without tiles (generators/kernels.md, "On a GPU")
+    int64_t processors = 1; // to be kept busy: by tiles of blocks, where the largest batch has fewer blocks
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
 };
 
@@ -99,6 +105,7 @@ struct OpDef {
     // Primitive ops that are no statements: their generator. Null: a statement, or no code (alias, grammar).
     Kernel (*kernel)(const Graph &graph, const Node &node, const KernelContext &context) = nullptr;
 
+    bool stored = false; // of a statement: its result is never computed again where it is read
     Place place = Place::own;
     bool zero_batch_sum = false; // sums of the result over the batch (and pixels) are zero by construction
     Padding padding = Padding::garbage;
@@ -109,6 +116,7 @@ struct OpDef {
     void (*reference)(const Graph &graph, const Node &node, const std::vector<const Tensor *> &inputs,
                       const std::vector<Tensor *> &outputs) = nullptr;
     std::vector<Case> (*cases)() = nullptr;
+    const char *no_gpu = nullptr;      // why there is no kernel of it for devices: another op is made there instead
     const char *no_gradient = nullptr; // why nothing is differentiated through the op; said by each op with a reference
                                        // that has no gradient, or one that is zero
 };

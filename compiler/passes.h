@@ -53,12 +53,19 @@ Graph fuse(const Graph &graph, const PassContext &context);
 // After fuse: about half of a convolutional network's memory.
 Graph rematerialize(const Graph &graph, const PassContext &context);
 
+// Infer of one sample: the kernels of the lane layout become those of channels innermost. Last of all passes, where
+// context.kernel.vector says so. Throws NoChannels where an op has none.
+Graph channels(const Graph &graph, const PassContext &context);
+struct NoChannels : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
 struct Pass {
     const char *name;
     Graph (*run)(const Graph &, const PassContext &);
 };
 // The passes of a mode, in order.
-const std::vector<Pass> &pipeline(Mode mode);
+const std::vector<Pass> &pipeline(Mode mode, bool one = false); // one: infer of one sample
 
 // Runs the pipeline; observe (may be empty) sees the graph after every pass.
 Graph run_pipeline(const Graph &network, const PassContext &context,

@@ -3,7 +3,7 @@
 
 namespace cryolite {
 
-const std::vector<Pass> &pipeline(Mode mode) {
+const std::vector<Pass> &pipeline(Mode mode, bool one) {
     static const std::vector<Pass> train = {
         {"select_mode", select_mode},
         {"differentiate", differentiate},     // of the train branch alone: after select_mode
@@ -26,17 +26,24 @@ const std::vector<Pass> &pipeline(Mode mode) {
         {"place_concats", place_concats},
         {"fuse", fuse},
     };
-    return mode == Mode::train ? train : infer;
+    static const std::vector<Pass> infer_one = [] {
+        std::vector<Pass> passes = infer;
+        passes.push_back({"channels", channels}); // of kernels: after fuse
+        return passes;
+    }();
+    return mode == Mode::train ? train : one ? infer_one : infer;
 }
 
 Graph run_pipeline(const Graph &network, const PassContext &context,
                    const std::function<void(const char *pass, const Graph &)> &observe) {
     verify(network, "network");
     Graph graph = network;
-    for (const Pass &pass : pipeline(context.mode)) {
+    for (const Pass &pass : pipeline(context.mode, context.kernel.vector > 0)) {
         const std::string blame = std::string("pass '") + pass.name + "': ";
         try {
             graph = pass.run(graph, context);
+        } catch (const NoChannels &) {
+            throw;
         } catch (const CompileError &error) { // the author's: no gradient for an op, for one
             throw CompileError(blame + error.what());
         } catch (const std::exception &error) { throw InternalError(blame + error.what()); }

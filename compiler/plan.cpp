@@ -1,10 +1,12 @@
 // Storage for every value, phases from times, arguments from kernels.
 //
 // Block-level values that only their own phase reads lie in scratch, one copy a thread; all others in the arena,
-// batch-wide. The arena's lifetimes count phases, scratch's count steps inside a phase.
+// batch-wide. The arena's lifetimes count phases, scratch's count steps inside a phase. On a device a step is a launch
+// for all blocks, after all steps before it: everything lies in the arena, and lifetimes count steps.
 #include "plan.h"
 
 #include "memory.h"
+#include "ops/channels.h"
 #include "times.h"
 #include "views.h"
 
@@ -44,6 +46,8 @@ struct Planner {
     Planner(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context)
         : graph(graph), parameters(parameters), context(context), times(schedule_times(graph, context)) {
         plan.mode = mode;
+        plan.one = context.vector > 0;
+        plan.lanes = context.lanes;
     }
 
     // Bytes of one block of a per-block value, or of a whole one.
@@ -208,12 +212,15 @@ struct Planner {
             if (prepared[size_t(graph.producers[size_t(v)])] && l.last_phase > 0) {
                 storage[size_t(v)] = {CRYO_REGION_PREPARED, plan.prepared_bytes};
                 plan.prepared_bytes += (bytes(v) + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
-            } else if (per_block && l.local) {
+            } else if (per_block && l.local && !context.device) {
                 scratch.push_back({bytes(v), l.first_step, l.last_step});
                 scratch_values.push_back(v);
             } else {
                 int64_t blocks = per_block ? context.max_blocks() : 1;
-                arena.push_back({blocks * bytes(v), l.first_phase, l.last_phase});
+                if (context.device)
+                    arena.push_back({blocks * bytes(v), l.first_step, l.last_step});
+                else
+                    arena.push_back({blocks * bytes(v), l.first_phase, l.last_phase});
                 arena_values.push_back(v);
             }
         }
@@ -238,19 +245,16 @@ struct Planner {
     }
 
     PlanArg make_arg(const Node &node, const KernelArg &arg) const {
+        if (arg.kind >= KernelArg::batch && arg.kind <= KernelArg::tile) // both list them in this order
+            return {.kind = cryo_arg_kind(CRYO_ARG_BATCH + (arg.kind - KernelArg::batch))};
         PlanArg result;
-        if (arg.kind == KernelArg::batch || arg.kind == KernelArg::valid || arg.kind == KernelArg::block) {
-            result.kind = arg.kind == KernelArg::batch   ? CRYO_ARG_BATCH
-                          : arg.kind == KernelArg::valid ? CRYO_ARG_VALID
-                                                         : CRYO_ARG_BLOCK;
-            return result;
-        }
         ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
         const Storage &place = storage[size_t(root(v))];
         result.region = place.region;
         result.type = graph.type(v).type == Type::i32 ? CRYO_I32 : CRYO_F32;
         const int64_t lanes = graph.shape(v).batched() ? context.lanes : 1;
-        result.offset = place.offset + views[size_t(v)].first * lanes * element_bytes(graph.type(v).type);
+        const int64_t apart = context.vector ? channels_apart(graph, v) : 1;
+        result.offset = place.offset + views[size_t(v)].first / apart * lanes * element_bytes(graph.type(v).type);
         result.block_stride = arg.all_blocks ? 0 : place.block_stride;
         result.tile_stride = arg.tile_stride * element_bytes(graph.type(v).type);
         int64_t stride = 1;
@@ -258,9 +262,23 @@ struct Planner {
             result.dims.push_back({arg.extents[d], arg.strides.empty() ? stride : arg.strides.at(d)});
             stride *= arg.extents[d];
         }
+        const cryo_dim blocks{context.max_blocks(), bytes(root(v)) / element_bytes(graph.type(v).type)};
         if (arg.all_blocks)
-            result.dims.push_back({context.max_blocks(), bytes(root(v)) / element_bytes(graph.type(v).type)});
+            result.dims.push_back(blocks);
+        else if (context.device && graph.shape(v).per_block())
+            add_blocks(result, graph.shape(v).batched() && !arg.single, blocks);
         return result;
+    }
+
+    // What a device's kernel sees of a value that another sees one block of. has_dimension: there is one for this
+    // block, or for its groups, whose channels lie one after another.
+    static void add_blocks(PlanArg &arg, bool has_dimension, const cryo_dim &blocks) {
+        if (has_dimension) {
+            const int64_t groups = arg.dims.back().extent;
+            arg.dims.pop_back();
+            arg.dims.back().extent *= groups;
+        }
+        arg.dims.push_back(blocks);
     }
 
     KernelSpec spec(const Kernel &kernel) const {
@@ -272,11 +290,13 @@ struct Planner {
     PlanStep make_step(int index) const {
         const Node &node = graph.nodes[size_t(index)];
         Kernel kernel = node.op->kernel(graph, node, context);
+        const bool is_block = times.space[size_t(index)] == Space::block;
         PlanStep step{.layer = node.layer,
                       .kernel = spec(kernel),
                       .args = {},
                       .tiles = std::max<int64_t>(kernel.tiles, 1),
-                      .flops = kernel.flops,
+                      .of_block = kernel.of_block,
+                      .flops = kernel.flops * double(context.device && is_block ? context.max_blocks() : 1),
                       .outputs = 0};
         for (const KernelArg &arg : kernel.args) {
             if (arg.kind == KernelArg::scratch) {
@@ -351,36 +371,6 @@ std::string KernelSpec::key() const {
     std::string key = generator;
     for (auto &[name, value] : parameters) key += " " + name + "=" + value;
     return key;
-}
-
-const ParameterEntry &ParameterTable::at(const std::string &name) const {
-    for (const ParameterEntry &entry : entries)
-        if (entry.name == name) return entry;
-    throw InternalError("plan: no storage for parameter '" + name + "'");
-}
-
-ParameterTable layout_parameters(const Graph &graph) {
-    ParameterTable table;
-    for (bool optimizer : {false, true})
-        for (const Node &node : graph.nodes) {
-            if (!named(node, "parameter") && !named(node, "state")) continue;
-            bool moment = node.attrs.has("role") && node.attrs.string("role") == "optimizer";
-            if (moment != optimizer) continue;
-            const std::string &init = node.attrs.string("init");
-            const Shape &shape = graph.shape(node.outputs[0]);
-            table.entries.push_back({.name = node.attrs.string("name"),
-                                     .role = moment                     ? CRYO_ROLE_OPTIMIZER
-                                             : named(node, "parameter") ? CRYO_ROLE_PARAMETER
-                                                                        : CRYO_ROLE_STATE,
-                                     .shape = shape,
-                                     .offset = table.bytes,
-                                     .init = init == "uniform"  ? CRYO_INIT_UNIFORM
-                                             : init == "normal" ? CRYO_INIT_NORMAL
-                                                                : CRYO_INIT_CONSTANT,
-                                     .init_value = node.attrs.number("value")});
-            table.bytes += (shape.elements() * 4 + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
-        }
-    return table;
 }
 
 Plan make_plan(const Graph &graph, Mode mode, const ParameterTable &parameters, const KernelContext &context) {

@@ -26,6 +26,7 @@ struct PlanStep {
     KernelSpec kernel;
     std::vector<PlanArg> args;
     int64_t tiles = 1;
+    bool of_block = false; // the tiles are of each block
     double flops = 0, bytes = 0;
     int64_t outputs = 1; // of the args, the last ones
 };
@@ -34,7 +35,10 @@ struct PlanPhase {
 };
 struct Plan {
     Mode mode = Mode::infer;
+    bool one = false; // of one sample, channels innermost
+    int64_t lanes = 1;
     std::vector<PlanPhase> phases;
+    const char *name() const { return one ? "infer_one" : mode_name(mode); }
     int64_t arena_bytes = 0, arena_peak = 0; // the peak is what the lifetimes need at least
     int64_t scratch_bytes = 0;
     int64_t prepared_phases = 0, prepared_bytes = 0; // run when parameters or states changed; what they leave

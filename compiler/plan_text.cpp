@@ -11,6 +11,7 @@ static std::string arg_text(const PlanArg &arg) {
     if (arg.kind == CRYO_ARG_BATCH) return "batch";
     if (arg.kind == CRYO_ARG_VALID) return "valid";
     if (arg.kind == CRYO_ARG_BLOCK) return "block";
+    if (arg.kind == CRYO_ARG_TILE) return "tile";
     std::string text = fmt::format("{}+{}", regions[arg.region], arg.offset);
     if (arg.block_stride) text += fmt::format("+{}*block", arg.block_stride);
     if (arg.tile_stride) text += fmt::format("+{}*tile", arg.tile_stride);
@@ -20,13 +21,13 @@ static std::string arg_text(const PlanArg &arg) {
 static std::string step_text(const char *space, const PlanStep &step) {
     std::string args;
     for (const PlanArg &arg : step.args) args += (args.empty() ? "" : ", ") + arg_text(arg);
-    std::string tiles = step.tiles > 1 ? fmt::format(" x{}", step.tiles) : "";
+    std::string tiles = step.tiles > 1 ? fmt::format(" x{}{}", step.tiles, step.of_block ? " of each block" : "") : "";
     return fmt::format("    {}{} '{}': {}\n        ({})\n", space, tiles, step.layer, step.kernel.key(), args);
 }
 
 std::string print(const Plan &plan) {
-    std::string text = fmt::format("plan {}: arena {} bytes (at least {}), scratch {} bytes a thread",
-                                   mode_name(plan.mode), plan.arena_bytes, plan.arena_peak, plan.scratch_bytes);
+    std::string text = fmt::format("plan {}: arena {} bytes (at least {}), scratch {} bytes a thread", plan.name(),
+                                   plan.arena_bytes, plan.arena_peak, plan.scratch_bytes);
     if (plan.prepared_phases) text += fmt::format(", prepared {} bytes", plan.prepared_bytes);
     text += "\n";
     for (size_t p = 0; p < plan.phases.size(); p++) {

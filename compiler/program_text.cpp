@@ -23,7 +23,7 @@ static std::string join_dimensions(const std::vector<int64_t> &dims, char separa
     return text;
 }
 
-static std::string bracketed(const Shape &shape) { return "[" + join_dimensions(shape.dims, ',') + "]"; }
+std::string bracketed(const Shape &shape) { return "[" + join_dimensions(shape.dims, ',') + "]"; }
 
 static std::string literal(double value) {
     if (!std::isfinite(value)) throw InternalError("fuse: a constant is not finite");

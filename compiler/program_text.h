@@ -17,7 +17,8 @@ struct ProgramText {
 // text, whatever the graph around it, so that kernels can be shared.
 ProgramText write_program(const Graph &graph, const std::vector<int> &roots, const std::vector<bool> &stored);
 
-Shape parse_shape(const std::string &text); // "[n,6,24,24]"
+std::string bracketed(const Shape &shape); // "[n,6,24,24]"
+Shape parse_shape(const std::string &text);
 std::vector<Shape> parse_shapes(const std::string &text);
 
 } // namespace cryolite

@@ -48,7 +48,7 @@ static std::vector<bool> must_store(const Graph &graph) {
         }
         for (ValueId v : node.inputs)
             if (graph.shape(node.outputs[0]).per_block() && !graph.shape(v).per_block()) stored[size_t(v)] = true;
-        if (is_sum(node)) stored[size_t(node.outputs[0])] = true;
+        if (is_sum(node) || node.op->stored) stored[size_t(node.outputs[0])] = true;
     }
     for (const Node &node : graph.nodes)
         if (is_literal(node)) stored[size_t(node.outputs[0])] = false;
@@ -84,7 +84,7 @@ std::set<ValueId> remake(Cone &cone) {
     const std::set<ValueId> read = cone.reads;
     for (ValueId v : read) {
         const Node &node = cone.graph.producer(v);
-        if (!node.op->statement || is_sum(node)) continue;
+        if (!node.op->statement || is_sum(node) || node.op->stored) continue;
         Cone own{cone.graph, cone.stored, {}, {}};
         own.inline_statement(node);
         bool at_hand = std::includes(cone.reads.begin(), cone.reads.end(), own.reads.begin(), own.reads.end());

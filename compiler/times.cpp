@@ -45,21 +45,25 @@ static Space space_of(const Graph &graph, const Node &node, const KernelContext 
 }
 
 // The earliest phase or barrier of a node whose inputs have times.
-static int earliest(const Graph &graph, const Node &node, Space space, const std::vector<int> &time) {
+// together: by value, made by tiles, so that all blocks of it are there at its time, and at the barrier before.
+static int earliest(const Graph &graph, const Node &node, Space space, const std::vector<int> &time,
+                    const std::vector<bool> &together) {
     int t = space == Space::block || space == Space::tile ? 0 : -1;
     for (ValueId v : node.inputs) {
         bool per_block = graph.shape(v).per_block();
         int made = time[size_t(v)];
         switch (space) {
         case Space::none:
-        case Space::tail:
             t = std::max(t, made);
+            break;
+        case Space::tail:
+            t = std::max(t, together[size_t(v)] ? std::max(0, made - 1) : made);
             break;
         case Space::block:
             t = std::max(t, per_block ? made : made + 1);
             break;
         case Space::tile:
-            t = std::max(t, made + 1);
+            t = std::max(t, together[size_t(v)] ? made : made + 1);
             break;
         }
     }
@@ -83,16 +87,23 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
     Times times;
     times.time.assign(graph.values.size(), -1);
     times.update = find_updates(graph);
+    std::vector<bool> together(graph.values.size(), false);
     for (size_t i = 0; i < graph.nodes.size(); i++) {
         const Node &node = graph.nodes[i];
         Space space = space_of(graph, node, context);
-        int t = earliest(graph, node, space, times.time);
+        int t = earliest(graph, node, space, times.time, together);
         // A block-level source, such as the images, is there in phase 0.
         if (space == Space::none)
             for (ValueId v : node.outputs)
                 if (graph.shape(v).per_block()) t = std::max(t, 0);
         // Tiles of a value that every block reads part of are together when the phase is over.
         for (ValueId v : node.outputs) times.time[size_t(v)] = t + (space == Space::tile && graph.shape(v).per_block());
+        // The rows of one sample are there from the beginning.
+        const bool passes = space == Space::none && (context.vector > 0 || !node.inputs.empty()) &&
+                            std::all_of(node.inputs.begin(), node.inputs.end(),
+                                        [&](ValueId v) { return together[size_t(v)] || !graph.shape(v).per_block(); });
+        for (ValueId v : node.outputs)
+            together[size_t(v)] = (space == Space::tile || passes) && graph.shape(v).per_block();
         times.space.push_back(space);
         times.when.push_back(t);
         if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);

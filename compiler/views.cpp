@@ -94,7 +94,7 @@ struct Views {
 std::vector<View> find_views(const Graph &graph) {
     Views views(graph);
     if (!views.misplaced.empty())
-        throw InternalError("a part of concat '" + graph.nodes[size_t(views.misplaced[0].first)].layer +
+        throw MisplacedPart("a part of concat '" + graph.nodes[size_t(views.misplaced[0].first)].layer +
                             "' lies elsewhere");
     std::vector<View> result;
     for (ValueId v = 0; v < ValueId(graph.values.size()); v++) result.push_back(views.resolve(v));

@@ -12,7 +12,12 @@ struct View {
     int64_t first = 0;       // element of the root
 };
 
-// By ValueId. graph: lowered, after place_concats, or anything without concats; else an InternalError.
+// A part of a concat that cannot be made inside it.
+struct MisplacedPart : InternalError {
+    using InternalError::InternalError;
+};
+
+// By ValueId. graph: lowered, after place_concats, or anything without concats; else MisplacedPart.
 std::vector<View> find_views(const Graph &graph);
 
 } // namespace cryolite

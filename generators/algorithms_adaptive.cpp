@@ -59,7 +59,7 @@ Expr Evaluator::adaptive_pool(const ProgramStatement &s, int index, const Point 
     if (adaptive_unrolls(s)) {
         Expr total = element(point, 0, 0);
         for (int i = 1; i < y.largest() * x.largest(); i++)
-            total = total + element(point, i / x.largest(), i % x.largest());
+            total = plus(total, element(point, i / x.largest(), i % x.largest()));
         return gradient ? total : total * weight;
     }
     const std::vector<Expr> arguments = Evaluator::arguments(s.shape, point);

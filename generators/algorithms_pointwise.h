@@ -7,6 +7,8 @@
 
 #include <functional>
 #include <map>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 namespace cryolite {
@@ -26,6 +28,19 @@ struct Point {
 
 inline bool is_adaptive(const ProgramStatement &s) { return s.op.rfind("adaptive_avg_pool2d", 0) == 0; }
 
+inline bool is_pool(const ProgramStatement &s) {
+    return s.op == "avg_pool2d" || s.op == "max_pool2d" || s.op == "max_pool2d_winner";
+}
+
+// Elements that overlapping windows share, and what lies around them: a Func of (lane, w, h, c, b) that is computed
+// once for a patch of outputs instead of once for each window. Any coordinates may be read.
+struct StagedRows {
+    Halide::Func f, inside_row;       // inside_row of h: whether the row is inside; undefined where nothing asks
+    int numerator, denominator, more; // n outputs side by side read at most n * numerator / denominator + more
+
+    int extent(int n) const { return (n * numerator + denominator - 1) / denominator + more; }
+};
+
 class Evaluator {
 public:
     // `input` gives an input buffer's element, `scalar` an int32 scalar input, both by statement.
@@ -37,13 +52,16 @@ public:
     Halide::Expr value(int statement, const Point &point);
 
     // What follows is read by another consumer: Funcs made so far are not.
-    void next_consumer() { windows_.clear(); }
+    void next_consumer() {
+        windows_.clear();
+        rows_.clear();
+    }
 
     // From now on `statement` is read from `f`, whose arguments are those of its buffer.
     void read_from(int statement, Halide::Func f) { stored_[statement] = f; }
 
-    // Funcs made on the way: reductions over large windows, positions of maxima, and values that would make one
-    // expression too large; first argument the lane. To be computed in the innermost loop of the consumer, or of the
+    // Funcs made on the way: reductions over large windows, and values that would make one expression too
+    // large; first argument the lane. To be computed in the innermost loop of the consumer, or of the
     // Func that loops over a window and reads them, each before those that follow it.
     struct Staged {
         Halide::Func f;
@@ -51,6 +69,9 @@ public:
         Halide::RVar at = {};    // the innermost loop of `loops`
     };
     const std::vector<Staged> &staged() const { return staged_; }
+
+    // In a loop around the consumer's tiles.
+    const std::vector<StagedRows> &staged_rows() const { return staged_rows_; }
 
     // Some staged Func is read at clamped coordinates: its region is constant for a single point only, not for a tile.
     bool staged_points_only() const { return staged_points_only_; }
@@ -68,17 +89,24 @@ private:
     Halide::Expr operand(const ProgramStatement &s, int i, const Point &point);
     void find_large_values();
     Halide::Expr staged_value(int index, const Point &point);
-    Halide::Expr window_element(const ProgramStatement &s, int operand_index, const Point &out, Halide::Expr r,
-                                Halide::Expr column, float outside);
-    Halide::Expr average_weight(const ProgramStatement &s, const Point &point) const;
-    Halide::Expr pool(const ProgramStatement &s, int index, const Point &point);
+    void find_under_windows();
+    bool is_elementwise(int statement) const;
+    bool reads_rows(int statement) const;
+    Halide::Expr row_element(const ProgramStatement &s, int operand_index, const Point &at, float outside);
+    Halide::Expr window_element(int statement, const Point &out, Halide::Expr r, Halide::Expr column, float outside);
+    Halide::Expr pool(int statement, const Point &point);
     bool pool_unrolls(const ProgramStatement &s) const;
     int points_read(int statement) const;
-    Halide::Expr pool_in_line(const ProgramStatement &s, const Point &point);
-    Halide::Expr avg_pool_grad(const ProgramStatement &s, const Point &point);
-    Halide::Expr max_pool_grad(const ProgramStatement &s, int index, const Point &point);
-    Halide::Expr first_maximum(const ProgramStatement &s, int index, const Point &pooled);
-    Halide::Func staged_first_maximum(const ProgramStatement &s);
+    // In a search for the largest, sums are in the order that is written, wherever they are computed: equal windows
+    // have equal means, of which every search must take the same one. Elsewhere LLVM may share what neighbours have in
+    // common.
+    Halide::Expr plus(Halide::Expr a, Halide::Expr b) const;
+    Halide::Expr average(int statement, const Point &point);
+    Halide::Expr largest(int statement, const Point &point);
+    std::pair<Halide::Expr, Halide::Expr> best_of(int statement, const Point &point);
+    Halide::Func looped(int statement);
+    Halide::Func looped_winner(int statement);
+    Halide::Expr pool_gradient(int statement, const Point &point);
     Halide::Expr adaptive_pool(const ProgramStatement &s, int index, const Point &point);
     bool adaptive_unrolls(const ProgramStatement &s) const;
     Halide::Expr uniform(const ProgramStatement &s, const Point &point);
@@ -95,8 +123,12 @@ private:
     std::string place(const std::vector<Halide::Expr> &coordinates) const;
     std::vector<Staged> staged_;
     bool staged_points_only_ = false;
-    std::vector<bool> large_; // by statement: others read it from a Func
-    Staged loop_;             // what is evaluated belongs to this loop over a window, if any
+    std::map<std::tuple<int, float, int, int>, Halide::Func> rows_; // by statement, value outside, reader's windows
+    std::vector<StagedRows> staged_rows_;
+    bool searches_ = false;          // for the largest element of a window
+    std::vector<bool> large_;        // by statement: others read it from a Func
+    std::vector<bool> under_window_; // by statement: some window reads it
+    Staged loop_;                    // what is evaluated belongs to this loop over a window, if any
 };
 
 } // namespace cryolite

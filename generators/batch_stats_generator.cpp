@@ -3,10 +3,12 @@
 // blocks is of the differences of their means, which float32 would round to 6e-8 of the offset: so a block also gives
 // what rounding took from its mean.
 #include "algorithms_math.h"
+#include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
 
 #include <algorithm>
+#include <array>
 
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Tuple, Halide::Var;
@@ -23,9 +25,12 @@ public:
     GeneratorParam<int> channels{"channels", 0}, columns_at_once{"columns_at_once", 0}; // knobs (tuning.h)
     Input<int> valid{"valid"};
     Input<Buffer<float, 5>> x{"x"};
-    Output<Buffer<float, 3>> partial{"partial"};
+    Output<Buffer<float>> partial{"partial"};
+
+    void configure() { partial.set_dimensions(is_gpu(get_target()) ? 4 : 3); }
 
     void generate() {
+        if (is_gpu(get_target())) return generate_gpu();
         const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v), rows = h, columns = w;
         set_dense(x, {v, columns, rows, c, blocks});
         set_dense(partial, {3, c, blocks});
@@ -84,6 +89,49 @@ public:
     }
 
 private:
+    // Pixels are dealt out to parts; a value is a lane's sum over a part, then over parts, then over lanes. Two passes
+    // over the block: the mean relative to the first value, then squared deviations from it.
+    void generate_gpu() {
+        const int v = resolve_lanes(get_target(), lanes), columns = w, pixels = columns * static_cast<int>(h);
+        const int parts = std::min(pixels, std::max(1, gpu::group / v)), all = v * parts;
+        set_blocks(x, {v, w, h, c}, 0);
+        set_blocks(partial, {3, c, 1}, 0);
+        Var m("m"), i("i"), one("one"), b("b"), s("s");
+        Expr lane = m % v, real = lane < valid - b * v;
+        Expr count = cast<float>(clamp(valid - b * v, 0, v)) * float(pixels), first = x(0, 0, 0, i, b);
+        RDom d(0, gpu::rounds(parts, pixels));
+        gpu::Dealt pixel = gpu::dealt(d, m / v, parts, pixels);
+        if (pixel.inside.defined()) real = real && pixel.inside;
+        Expr value = x(lane, pixel.index % columns, pixel.index / columns, i, b);
+
+        // Of a term that all threads have: each thread's sum, and the sum of those.
+        auto summed = [&](const std::string &name, const Expr &term) {
+            Func sum(name), shared(name + "_shared"), total(name + "_total");
+            sum(m, i, b) = 0.f;
+            sum(m, i, b) += select(real, term, 0.f);
+            shared(m, i, b) = sum(m, i, b);
+            total(i, b) = gpu::tree(all, [&](int at) { return Expr(shared(at, i, b)); });
+            return std::array<Func, 3>{sum, shared, total};
+        };
+        auto near = summed("near", value - first);
+        Func mean("mean"), rest("rest");
+        Expr from_first = near[2](i, b) / count;
+        mean(i, b) = strict_add(first, from_first);
+        rest(i, b) = strict_sub(from_first, strict_sub(mean(i, b), first));
+        Expr deviation = value - mean(i, b);
+        auto m2 = summed("m2", deviation * deviation);
+        // Of a mean that is infinite or NaN nothing is left.
+        partial(s, i, one, b) = mux(s, {mean(i, b), m2[2](i, b), select(is_nan(rest(i, b)), 0.f, rest(i, b))});
+
+        Func out = partial;
+        out.bound(s, 0, 3).reorder(s, one, i, b).unroll(s).gpu_blocks(i, b).never_partition_all();
+        for (auto [sum, shared, total] : {near, m2}) {
+            shared.compute_at(out, i).store_in(Halide::MemoryType::GPUShared).bound(m, 0, all).gpu_threads(m);
+            sum.compute_at(shared, m).store_in(Halide::MemoryType::Register).update().never_partition_all();
+        }
+        for (Func f : {mean, rest, m2[2]}) f.compute_at(out, i).store_in(Halide::MemoryType::GPUShared);
+    }
+
     // Channels whose lane sums go together: several only where the planes are too small to hide them.
     int group_size(int v) const {
         const int most = registers_of(get_target(), v).count >= 32 ? 8 : 4;
@@ -133,6 +181,7 @@ public:
         auto buffers = result.output_buffers();
         buffers[0].dim(0).set_bounds(0, c); // the second buffer has them too
         for (Halide::OutputImageParam buffer : buffers) { buffer.dim(0).set_stride(1); }
+        if (is_gpu(get_target())) return gpu::whole_map(result);
         result.split(i, io, ii, width, TailStrategy::ShiftInwards).vectorize(ii, width).never_partition_all();
         merged.compute_at(result, io).vectorize(i, width);
         merged.update().reorder(i, d.x).vectorize(i, width).never_partition_all();

@@ -2,13 +2,15 @@
 #pragma once
 
 #include "lanes.h"
+#include "scratch.h"
 #include "tuning.h"
 
 #include <algorithm>
 
 namespace cryolite {
 
-// Of one group; the groups of a block lie one after another, as blocks of fewer channels.
+// Of one group; blocks: 0 on a GPU, see lanes.h; the groups of a block lie one after another, as blocks of fewer
+// channels.
 struct ConvShape {
     int lanes, blocks, groups, c, h, w, k, r, s, stride, padding;
 
@@ -41,6 +43,9 @@ template <class Derived> class ConvBase : public Halide::Generator<Derived> {
 public:
     Halide::GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1},
         s{"s", 1}, stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1};
+    Halide::GeneratorParam<int> weight_c{"weight_c", 0}; // input channels of the whole weight, where c are some of them
+    Halide::GeneratorParam<int> plane{"plane", 0}; // of an image of one row: the whole row's columns, where w are some
+    Halide::GeneratorParam<bool> pack{"pack", false};                     // of a window of one pixel: schedule.h
     Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}; // knobs (tuning.h)
 
 protected:
@@ -48,29 +53,58 @@ protected:
         const int v = resolve_lanes(this->get_target(), lanes);
         const int g = groups, of_x = c, of_y = k;
         if (g < 1 || of_x % g || of_y % g) throw Halide::CompileError("the groups do not divide the channels");
-        ConvShape q{v, resolve_blocks(n, v), g, of_x / g, h, w, of_y / g, r, s, stride, padding};
+        ConvShape q{v, resolve_blocks(this->get_target(), n, v), g, of_x / g, h, w, of_y / g, r, s, stride, padding};
+        if (pack && (q.r != 1 || q.s != 1 || q.stride != 1 || q.padding != 0))
+            throw Halide::CompileError("only windows of one pixel are packed");
         if (q.stride < 1 || q.padding < 0 || q.h + 2 * q.padding < q.r || q.w + 2 * q.padding < q.s)
             throw Halide::CompileError("the window does not fit the padded input");
         return q;
     }
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
 
+    // The last input, for what `pack` copies.
+    void add_scratch() {
+        if (pack) this->template add_input<Halide::Buffer<float, 1>>("scratch");
+    }
+    // Puts the copied source of `channels` channels there.
+    void place_copy(const Halide::Func &copy, int channels) {
+        copy_ = copy;
+        copied_channels_ = channels;
+    }
+    Halide::Pipeline build_pipeline() override {
+        Halide::Pipeline pipeline = Halide::Generator<Derived>::build_pipeline();
+        if (copied_channels_)
+            place_in_scratch(pipeline, "scratch", packed_elements(shape().lanes, copied_channels_), {copy_});
+        return pipeline;
+    }
+
     // A window's columns share vectors of the source: with 16 registers more than these leave none for the sums.
     int most_x() const {
         const ConvShape q = shape();
-        if (registers_of(this->get_target(), q.lanes).count >= 32) return 1 << 30;
+        if (registers_of(this->get_target(), q.lanes).count >= 32) return pack ? most_packed_pixels : 1 << 30;
         return q.c == 1 && q.k == 1 ? 4 : 3;
     }
 
-    template <class B> static void set_input(B &x, const ConvShape &q) {
-        set_dense(x, {q.lanes, q.w, q.h, q.c, q.blocks * q.groups});
+    template <class B> void set_input(B &x, const ConvShape &q) const { set_image(x, q, q.w, q.h, q.c); }
+    template <class B> void set_output(B &y, const ConvShape &q) const { set_image(y, q, q.wo(), q.ho(), q.k); }
+    // Groups lie one after another as blocks do; on a GPU they are channels.
+    template <class B> void set_image(B &image, const ConvShape &q, int w, int h, int channels) const {
+        const bool together = q.blocks == 0;
+        set_blocks(image, {q.lanes, w, h, together ? channels * q.groups : channels}, q.blocks * q.groups);
+        if (const int whole = plane) {
+            image.dim(2).set_stride(q.lanes * whole);
+            image.dim(3).set_stride(q.lanes * whole);
+            image.dim(4).set_stride(q.lanes * whole * channels);
+        }
     }
-    template <class B> static void set_output(B &y, const ConvShape &q) {
-        set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, q.blocks * q.groups});
-    }
-    template <class B> static void set_weight(B &weight, const ConvShape &q) {
+    template <class B> void set_weight(B &weight, const ConvShape &q) const {
         set_dense(weight, {q.s, q.r, q.c, q.k * q.groups});
+        if (const int whole = weight_c) weight.dim(3).set_stride(q.s * q.r * whole);
     }
+
+private:
+    Halide::Func copy_;
+    int copied_channels_ = 0; // 0: no copy
 };
 
 } // namespace cryolite

@@ -7,9 +7,15 @@
 // Zen 3, AVX2, least thread CPU time on a busy machine (peak 88-90 GFLOP/s): forward, input, weight gradient
 //   3x3 padded 64 @ 32: 102%, 103%, 113%.   128 @ 16: 111%, 103%, 111%.   256 @ 8: 117%, 98%, 108%.
 //   512 @ 4: 110%, 76-110%, 107%.   stride 2 64 -> 128 @ 32: 99%, 76%, 81%.   256 @ 7: 84%, 75%, 111%
-//   1x1 64 -> 256 @ 28: 94-101%, 71-78%, 81%.   1024 -> 256 @ 7: 88%, 76%, 90%.   7x7 stride 2 3 -> 64 @ 112: 63-77%,
-//   not measured, 69% depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
-#include "conv2d.h"
+//   1x1 64 -> 256 @ 28: 94-101%, 71-78%, 81%.   1024 -> 256 @ 7: 88%, 76%, 90%.   7x7 stride 2 3 -> 64 @ 112: below,
+//   not measured, 69%.   depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
+// 1x1 with packed pixels, in parts, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240
+// and whose L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70);
+// input gradient 2048 -> 128 @ 4: 127 (69)
+// First layers, the Zen 3, of a peak of 104 GFLOP/s: forward (by 12 sums, see is_first)
+//   5x5 1 -> 6 @ 28: 86% (48%), padded 94% (85%).   3x3 padded 1 -> 32 @ 28: 89% (87%).   3x3 padded 3 -> 64 @ 32: 93%
+//   (82%), stride 2 3 -> 32 @ 96: 78-86% (48%).   7x7 stride 2 3 -> 64 @ 112: 92% (56%)
+#include "conv2d_gpu.h"
 
 #include <algorithm>
 
@@ -33,20 +39,35 @@ struct ConvVars {
 };
 
 // What a sum over a window reads: images of `channels` planes of w columns and h rows. padded: windows leave the image.
+// packed: the window is one pixel, and a tile's pixels are copied. part: channels that are summed up before the next
+// ones, a divisor of all; 0: all.
 struct Source {
     int w, h, channels, s, r;
-    bool padded;
+    bool padded, packed = false;
+    int part = 0;
 };
+
+// Channels of a part where weights of one channel lie side by side: the rows of a tile of results, far apart, stay in
+// L2 while all pixels pass.
+int choose_part(int channels) {
+    const int most = 256, least = 64;
+    const int part = largest_divisor(channels, most);
+    return channels > most && part >= least ? part : 0;
+}
 
 // out = start + sum over a window's columns, rows and channels of source * weight. Rows outside the image are skipped
 // by the reduction domain; columns outside are selects whose conditions are constants in the first, steady and last
 // tiles that loop partitioning makes.
 struct Gather {
     ConvVars v;
-    Func sum{"sum"}, out{"out"};
-    RDom d; // window column, window row, channel
+    Var part{"part"};
+    Func sum{"sum"}, out{"out"}, copy{"copy"};
+    RDom d;       // window column, window row, channel of the part
+    Expr channel; // of the source
 
-    explicit Gather(const Source &q) : d(0, q.s, 0, q.r, 0, q.channels), source_(q) {}
+    explicit Gather(const Source &q)
+        : d(0, q.s, 0, q.r, 0, q.part ? q.part : q.channels), channel(q.part ? part * q.part + d.z : Expr(d.z)),
+          source_(q) {}
 
     template <class X> void define(X &x, const Expr &column, const Expr &row, const Expr &start, const Expr &weight) {
         const Source &q = source_;
@@ -54,28 +75,42 @@ struct Gather {
         if (q.padded) {
             d.where(within(row, q.h));
             value = select(within(column, q.w),
-                           likely(x(v.l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), d.z, v.b)), 0.f);
+                           likely(x(v.l, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), channel, v.b)), 0.f);
+        } else if (q.packed) {
+            copy(v.l, v.x, v.y, v.c, v.b) = x(v.l, v.x, v.y, v.c, v.b);
+            value = copy(v.l, column, row, channel, v.b);
         } else {
-            value = x(v.l, column, row, d.z, v.b);
+            value = x(v.l, column, row, channel, v.b);
         }
-        sum(v.l, v.x, v.y, v.c, v.b) = start;
-        sum(v.l, v.x, v.y, v.c, v.b) += value * weight;
-        out(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+        sum(v.l, v.x, v.y, v.c, v.b, part) = q.part ? nothing() : start;
+        sum(v.l, v.x, v.y, v.c, v.b, part) += value * weight;
+        if (q.part) {
+            parts_ = RDom(0, q.channels / q.part);
+            out(v.l, v.x, v.y, v.c, v.b) = start;
+            out(v.l, v.x, v.y, v.c, v.b) += sum(v.l, v.x, v.y, v.c, v.b, parts_);
+        } else {
+            out(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b, 0);
+        }
     }
 
     // Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the
     // tile's source stays in L1 while the weights pass. Tiles that do not divide overlap.
-    void schedule(Tile tile, int lanes, int width, int unroll, int order) {
-        const int most_unrolled = unroll ? unroll : most_unrolled_fmas;
+    void schedule(Tile tile, int lanes, int width, int most_unrolled, int order) {
         Var xo("xo"), xi("xi"), co("co"), ci("ci");
-        out.split(v.x, xo, xi, tile.x, TailStrategy::ShiftInwards)
-            .split(v.c, co, ci, tile.c, TailStrategy::ShiftInwards);
+        // What is added up part by part must not be added twice.
+        const TailStrategy rest = source_.part ? TailStrategy::GuardWithIf : TailStrategy::ShiftInwards;
+        Halide::Stage stage = source_.part ? out.update() : Halide::Stage(out);
+        if (source_.part) out.vectorize(v.l, lanes).never_partition_all();
+        stage.split(v.x, xo, xi, tile.x, rest).split(v.c, co, ci, tile.c, rest);
         const Var &inner = order & channels_last ? xo : co, &outer = order & channels_last ? co : xo;
-        out.reorder(v.l, xi, ci, inner, outer, v.y, v.b).vectorize(v.l, lanes).unroll(xi).unroll(ci);
-        out.never_partition_all();
-        if (width > tile.x) out.partition(xo, Halide::Partition::Auto);
+        std::vector<Halide::VarOrRVar> loops{v.l, xi, ci, inner, outer, v.y, v.b};
+        if (source_.part) loops.push_back(parts_.x);
+        stage.reorder(loops).vectorize(v.l, lanes).unroll(xi).unroll(ci);
+        stage.never_partition_all();
+        if (width > tile.x) stage.partition(xo, Halide::Partition::Auto);
         // One row is needed, but bounds inference makes no constant of it where padding exceeds the window.
         sum.compute_at(out, inner).bound_extent(v.y, 1);
+        if (source_.part) sum.bound_extent(v.x, tile.x).bound_extent(v.c, tile.c);
         sum.vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
         // The smaller side of the tile waits in registers while the other passes. The whole window is inside the loop
         // over channels: source and weights are then read front to back, each cache line once.
@@ -86,10 +121,16 @@ struct Gather {
         if (fmas <= most_unrolled) sum.update().unroll(d.x);
         if (fmas * source_.r <= most_unrolled) sum.update().unroll(d.y);
         sum.update().vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
+        if (!source_.packed) return;
+        const int channels = source_.part ? source_.part : source_.channels;
+        sum.update().unroll(d.z, largest_divisor(channels, 4));
+        copy.compute_at(out, xo).bound_extent(v.x, tile.x).bound_extent(v.y, 1).bound_extent(v.c, channels);
+        copy.reorder(v.l, v.x, v.c).vectorize(v.l, lanes).unroll(v.x).never_partition_all();
     }
 
 private:
     Source source_;
+    RDom parts_;
 };
 
 // dx = sum over k, r, s of dy * weight, scattered into a tile of `width` columns: each output pixel that touches the
@@ -148,6 +189,7 @@ public:
 
     void configure() {
         if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
+        add_scratch();
     }
 
     void generate() {
@@ -155,26 +197,41 @@ public:
         set_input(x, q);
         set_weight(weight, q);
         if (bias_) set_dense(*bias_, {q.k * q.groups});
-        Gather conv({.w = q.w, .h = q.h, .channels = q.c, .s = q.s, .r = q.r, .padded = q.padding > 0});
+        if (is_gpu(get_target())) {
+            y = gpu::conv2d(q, gpu::element(x), gpu::element(weight), bias_ ? gpu::element(*bias_) : nullptr);
+            set_output(y, q);
+            return;
+        }
+        Gather conv({.w = q.w, .h = q.h, .channels = q.c, .s = q.s, .r = q.r, .padded = q.padding > 0, .packed = pack});
         const auto &[v, d] = std::tie(conv.v, conv.d);
         Expr channel = v.b % q.groups * q.k + v.c;
         conv.define(x, v.x * q.stride + d.x - q.padding, v.y * q.stride + d.y - q.padding,
-                    bias_ ? Expr((*bias_)(channel)) : nothing(), weight(d.x, d.y, d.z, channel));
+                    bias_ ? Expr((*bias_)(channel)) : nothing(), weight(d.x, d.y, conv.channel, channel));
         y = conv.out;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
+        const bool first = is_first(q);
         Tile tile = chosen_tile({.x = q.wo(),
                                  .c = q.k,
                                  .steps = q.c * q.r * q.s,
-                                 .most_x = most_x(),
+                                 .most_x = first ? 4 : most_x(),
                                  .most_c = cached_streams(weight_stride),
                                  .x_cycles = 0.15,
                                  .c_cycles = 0.05},
-                                {tile_x, tile_c}, accumulators());
-        conv.schedule(tile, q.lanes, q.wo(), unroll, order);
+                                {tile_x, tile_c}, first ? std::min(8, accumulators()) : accumulators());
+        const int usual = first ? most_unrolled_fmas / 4 : most_unrolled_fmas;
+        if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.wo(), unroll ? int(unroll) : usual, order);
+        if (pack) place_copy(conv.copy, q.c);
     }
 
 private:
+    // Images of few channels, with 16 registers. Their planes and weights lie in L1: loads are cheap, and a tile of 8
+    // sums leaves registers for what the compiler keeps of the source from one window column to the next. With 12 sums,
+    // or rows unrolled as well, these spill. Of more channels, from L2, 12 sums gain more than they lose.
+    bool is_first(const ConvShape &q) const {
+        return q.c <= 4 && q.k > 1 && q.s > 1 && registers_of(get_target(), q.lanes).count < 32;
+    }
+
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
 };
 
@@ -185,10 +242,17 @@ public:
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 5>> dx{"dx"};
 
+    void configure() { add_scratch(); }
+
     void generate() {
         const ConvShape q = shape();
         set_output(dy, q);
         set_weight(weight, q);
+        if (is_gpu(get_target())) {
+            dx = gpu::conv2d_grad_input(q, gpu::element(dy), gpu::element(weight));
+            set_input(dx, q);
+            return;
+        }
         if (q.stride == 1) {
             gather(q);
             return;
@@ -216,16 +280,19 @@ private:
                      .channels = q.k,
                      .s = q.s,
                      .r = q.r,
-                     .padded = q.padding < std::max(q.r, q.s) - 1});
+                     .padded = q.padding < std::max(q.r, q.s) - 1,
+                     .packed = pack,
+                     .part = pack ? choose_part(q.k) : 0});
         const auto &[v, d] = std::tie(conv.v, conv.d);
         conv.define(dy, v.x + q.padding - d.x, v.y + q.padding - d.y, nothing(),
-                    weight(d.x, d.y, v.c, v.b % q.groups * q.k + d.z));
+                    weight(d.x, d.y, v.c, v.b % q.groups * q.k + conv.channel));
         dx = conv.out;
         set_input(dx, q);
         Tile tile = chosen_tile(
             {.x = q.w, .c = q.c, .steps = q.k * q.r * q.s, .most_x = most_x(), .x_cycles = 0.15, .c_cycles = 0.05},
             {tile_x, tile_c}, accumulators());
-        conv.schedule(tile, q.lanes, q.w, unroll, order);
+        if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.w, unroll ? int(unroll) : most_unrolled_fmas, order);
+        if (pack) place_copy(conv.copy, q.k);
     }
 };
 
@@ -243,7 +310,7 @@ TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride)
     TuningSpace space;
     space.knobs = {{"tile_x", from_one_to(std::min(x, q.registers.count - 1))},
                    {"tile_c", from_one_to(std::min(c, q.registers.count - 1))},
-                   {"unroll", {1, 100, 200, 800, 1600}},
+                   {"unroll", {1, 100, 200, 400, 800, 1600}},
                    {"order", {other_waits, channels_last, other_waits | channels_last}}};
     space.together = {"tile_x", "tile_c"};
     space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {

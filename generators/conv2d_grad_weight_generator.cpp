@@ -1,6 +1,6 @@
 // Generators `conv2d_grad_weight`, for one block, and `conv2d_grad_weight_tiles`, for a tile of output channels over
 // all blocks (kernels.md). dw = sum over lanes and output pixels of x * dy.
-#include "conv2d.h"
+#include "conv2d_gpu.h"
 
 #include <algorithm>
 
@@ -48,15 +48,26 @@ WeightTile choose_tile(const ConvShape &q, const WeightTile &wanted, const Regis
 // First index of tile i of size `tile`, the last of which overlaps the one before.
 Expr base(const Expr &i, int tile, int extent) { return extent % tile ? min(i * tile, extent - tile) : i * tile; }
 
+// Columns of a row that are summed up before the next ones, where a window is one pixel: the planes of x and dy are
+// read again for every tile, and those of so many columns stay in L2. 0: all. Inside resnet50's step, on a
+// Xeon with AVX-512, 64 -> 64 @ 28: 127 GFLOP/s instead of 57.
+int choose_chunk(const ConvShape &q) {
+    const int plane = 4 * q.lanes * (q.c + q.k), l2_share = q.lanes >= 16 ? 768 << 10 : 256 << 10, least = 32;
+    if (q.h != 1 || q.r * q.s != 1 || q.stride != 1 || q.padding || plane * q.w <= l2_share) return 0;
+    const int chunk = largest_divisor(q.w, std::max(2 * least, l2_share / plane));
+    return chunk >= least && chunk < q.w ? chunk : 0;
+}
+
 class WeightGradient {
 public:
-    WeightGradient(const ConvShape &q, const WeightTile &tile) : q(q), t(tile) {}
+    WeightGradient(const ConvShape &q, const WeightTile &tile, int chunk = 0) : q(q), t(tile), chunk(chunk) {}
 
     // `blocks` of x and dy are summed up.
     template <class X, class Dy, class Dw> void define(X &x, Dy &dy, Dw &dw, const Expr &blocks) {
-        d = RDom(0, q.wo(), 0, q.ho(), 0, blocks);
+        d = RDom(0, chunk ? chunk : q.wo(), 0, q.ho(), 0, blocks);
+        Expr pixel = chunk ? part * chunk + d.x : Expr(d.x);
         Expr row = d.y * q.stride + base(ro, t.r, q.r) + e / (t.k * t.s) % t.r - q.padding;
-        Expr column = d.x * q.stride + base(so, t.s, q.s) + e / t.k % t.s - q.padding;
+        Expr column = pixel * q.stride + base(so, t.s, q.s) + e / t.k % t.s - q.padding;
         Expr input_channel = base(co, t.c, q.c) + e / (t.k * t.s * t.r);
         Expr output_channel = base(ko, t.k, q.k) + e % t.k;
         Expr value, block = d.z * q.groups + g;
@@ -72,25 +83,38 @@ public:
         } else {
             value = x(l, column, row, input_channel, block);
         }
-        sum(l, e, so, ro, co, ko, g) = nothing();
-        sum(l, e, so, ro, co, ko, g) += value * dy(l, d.x, d.y, output_channel, block);
+        sum(l, e, so, ro, co, ko, g, part) = nothing();
+        sum(l, e, so, ro, co, ko, g, part) += value * dy(l, pixel, d.y, output_channel, block);
 
-        LaneSums lane_sums(sum, q.lanes, t.count(), {so, ro, co, ko, g});
+        LaneSums lane_sums(sum, q.lanes, t.count(), {so, ro, co, ko, g, part});
         auto within_tile = [](const Expr &i, int tile, int extent) { return i - base(i / tile, tile, extent); };
-        Expr pixel = within_tile(s, t.s, q.s) + t.s * (within_tile(r, t.r, q.r) + t.r * within_tile(c, t.c, q.c));
-        Expr place = within_tile(k, t.k, q.k) + t.k * pixel;
-        dw(s, r, c, k, g) = lane_sums.result()(place, s / t.s, r / t.r, c / t.c, k / t.k, g);
-        schedule(dw, lane_sums);
+        Expr tap = within_tile(s, t.s, q.s) + t.s * (within_tile(r, t.r, q.r) + t.r * within_tile(c, t.c, q.c));
+        Expr place = within_tile(k, t.k, q.k) + t.k * tap;
+        auto result = [&](const Expr &of) {
+            return Expr(lane_sums.result()(place, s / t.s, r / t.r, c / t.c, k / t.k, g, of));
+        };
+        if (!chunk) {
+            dw(s, r, c, k, g) = result(0);
+            schedule(dw, Func(dw), lane_sums);
+            return;
+        }
+        parts = RDom(0, q.wo() / chunk);
+        dw(s, r, c, k, g) = 0.f;
+        dw(s, r, c, k, g) += result(parts);
+        schedule(dw, Func(dw).update(), lane_sums);
     }
 
 private:
     // The loop over output channels is inside the one over input channels: a tile's x stays in cache meanwhile. Vectors
     // of dy wait in registers, those of x pass.
-    void schedule(Func dw, LaneSums &lane_sums) {
+    void schedule(Func dw, Halide::Stage stage, LaneSums &lane_sums) {
         Var si("si"), ri("ri"), ci("ci"), ki("ki");
-        dw.split(s, so, si, t.s, TailStrategy::GuardWithIf).split(c, co, ci, t.c, TailStrategy::GuardWithIf);
-        dw.split(k, ko, ki, t.k, TailStrategy::GuardWithIf).split(r, ro, ri, t.r, TailStrategy::GuardWithIf);
-        dw.reorder(si, ri, ci, ki, so, ro, ko, co, g).unroll(si).unroll(ri).unroll(ci).unroll(ki).never_partition_all();
+        stage.split(s, so, si, t.s, TailStrategy::GuardWithIf).split(c, co, ci, t.c, TailStrategy::GuardWithIf);
+        stage.split(k, ko, ki, t.k, TailStrategy::GuardWithIf).split(r, ro, ri, t.r, TailStrategy::GuardWithIf);
+        std::vector<Halide::VarOrRVar> loops{si, ri, ci, ki, so, ro, ko, co, g};
+        if (chunk) loops.push_back(parts.x);
+        stage.reorder(loops);
+        stage.unroll(si).unroll(ri).unroll(ci).unroll(ki).never_partition_all();
         lane_sums.compute_at(dw, so);
         sum.compute_at(dw, so).bound(l, 0, q.lanes).bound(e, 0, t.count());
         sum.vectorize(l, q.lanes).unroll(e);
@@ -101,9 +125,12 @@ private:
 
     ConvShape q;
     WeightTile t;
+    int chunk; // columns, 0: all
+    Var part{"part"};
     Var l{"l"}, e{"e"}, so{"so"}, ro{"ro"}, r{"r"}, co{"co"}, ko{"ko"}, g{"g"}, s{"s"}, c{"c"}, k{"k"};
     Func sum{"sum"};
-    RDom d; // output column, output row, block
+    RDom d;     // output column, output row, block
+    RDom parts; // of the columns
 };
 
 } // namespace
@@ -112,14 +139,22 @@ class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
 public:
     GeneratorParam<int> tile_k{"tile_k", 0};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
-    Output<Buffer<float, 5>> dw{"dw"};
+    Output<Buffer<float>> dw{"dw"};
+
+    void configure() { dw.set_dimensions(is_gpu(get_target()) ? 6 : 5); }
 
     void generate() {
         const ConvShape q = shape();
         set_input(x, q);
         set_output(dy, q);
+        if (is_gpu(get_target())) {
+            dw = gpu::conv2d_grad_weight(q, gpu::element(x), gpu::element(dy));
+            set_blocks(dw, {q.s, q.r, q.c, q.k, q.groups}, 0);
+            return;
+        }
         set_dense(dw, {q.s, q.r, q.c, q.k, q.groups});
-        WeightGradient(q, choose_tile(q, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)))
+        WeightGradient(q, choose_tile(q, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)),
+                       choose_chunk(q))
             .define(x, dy, dw, q.blocks);
     }
 };
@@ -142,11 +177,17 @@ public:
         set_dense(dy, {q.lanes, q.wo(), q.ho(), part.k, 0});
         leave_block_stride(x);
         leave_block_stride(dy);
+        Expr blocks = (batch + q.lanes - 1) / q.lanes;
+        if (is_gpu(get_target())) {
+            dw = gpu::conv2d_grad_weight(part, gpu::element(x), gpu::element(dy), blocks);
+            set_dense(dw, {q.s, q.r, q.c, part.k, 1});
+            return;
+        }
         set_dense(dw, {q.s, q.r, q.c, part.k, 1});
         ConvShape model = part;
         model.blocks = 4; // how long a sum is: enough to pay for its end
         WeightGradient(part, choose_tile(model, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)))
-            .define(x, dy, dw, (batch + q.lanes - 1) / q.lanes);
+            .define(x, dy, dw, blocks);
     }
 };
 

@@ -1,5 +1,6 @@
 // Sums over lanes and other common ground of the heavy generators (lanes.h).
 #include "lanes.h"
+#include "gpu.h"
 
 #include <algorithm>
 
@@ -12,6 +13,8 @@ int resolve_blocks(int n, int lanes) {
     if (n % lanes) throw Halide::CompileError("n is not a multiple of lanes");
     return n ? n / lanes : 1;
 }
+
+int resolve_blocks(const Target &target, int n, int lanes) { return is_gpu(target) ? 0 : resolve_blocks(n, lanes); }
 
 Registers registers_of(const Target &target, int lanes) {
     bool wide = target.has_feature(Target::AVX512_Skylake) || target.has_feature(Target::AVX512_Cannonlake) ||

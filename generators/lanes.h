@@ -23,6 +23,14 @@ template <class Buffer> void set_dense(Buffer &&buffer, const std::vector<int> &
     }
 }
 
+// The block is the last dimension: where `blocks` is 0 they are left to run time, and with them the
+// distance of blocks.
+template <class Buffer> void set_blocks(Buffer &&buffer, std::vector<int> extents, int blocks) {
+    extents.push_back(blocks);
+    set_dense(buffer, extents);
+    if (blocks == 0) buffer.dim(buffer.dimensions() - 1).set_stride(Halide::Expr());
+}
+
 // The distance of blocks is the caller's: a value may lie inside a larger one (compiler/views.h).
 template <class Buffer> void leave_block_stride(Buffer &&buffer) {
     buffer.dim(buffer.dimensions() - 1).set_stride(Halide::Expr());
@@ -36,6 +44,8 @@ int resolve_lanes(const Halide::Target &target, int lanes);
 
 // Blocks in one call, from the generator parameter `n`: 0 is one block.
 int resolve_blocks(int n, int lanes);
+// On a GPU 0: a call has all blocks of the batch.
+int resolve_blocks(const Halide::Target &target, int n, int lanes);
 
 Registers registers_of(const Halide::Target &target, int lanes);
 

@@ -2,6 +2,7 @@
 // Share of the FMA peak of one Zen 5 core (AVX-512, minima, earlier tiles): forward, input, weight gradient
 //   256 -> 120: 95%, 89%, 99%.   120 -> 84: 93%, 94%, 83%.   84 -> 10: 87%, 85%, 87%
 //   784 -> 256: 95%, 92%, 94%.   256 -> 256: 92%, 92%, 99%.   256 -> 10: 88%, 83%, 99%
+#include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
 
@@ -32,7 +33,7 @@ public:
 
 protected:
     int lane_count() const { return resolve_lanes(this->get_target(), lanes); }
-    int blocks() const { return resolve_blocks(n, lane_count()); }
+    int blocks() const { return resolve_blocks(this->get_target(), n, lane_count()); }
     int accumulators() const { return registers_of(this->get_target(), lane_count()).accumulators(); }
 };
 
@@ -49,9 +50,9 @@ public:
 
     void generate() {
         const int v = lane_count(), nb = blocks();
-        set_dense(x, {v, c, nb});
+        set_blocks(x, {v, c}, nb);
         set_dense(weight, {c, k});
-        set_dense(y, {v, k, nb});
+        set_blocks(y, {v, k}, nb);
         if (bias_) set_dense(*bias_, {k});
         Var l("l"), o("o"), b("b");
         Func sum("sum");
@@ -59,9 +60,11 @@ public:
         sum(l, o, b) = bias_ ? Expr((*bias_)(o)) : nothing();
         sum(l, o, b) += x(l, d.x, b) * weight(d.x, o);
         y(l, o, b) = sum(l, o, b);
+        if (is_gpu(get_target())) return gpu::product(y, sum, d, v, k);
         // Each output channel is a stream of weights, c floats from the next.
         Tile tile = chosen_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, {tile_x, tile_c},
                                 accumulators());
+        if (using_autoscheduler()) return;
         schedule_product(y, sum, l, o, b, d, tile, v, unroll ? int(unroll) : largest_divisor(c, 4));
     }
 
@@ -77,16 +80,18 @@ public:
 
     void generate() {
         const int v = lane_count(), nb = blocks();
-        set_dense(dy, {v, k, nb});
+        set_blocks(dy, {v, k}, nb);
         set_dense(weight, {c, k});
-        set_dense(dx, {v, c, nb});
+        set_blocks(dx, {v, c}, nb);
         Var l("l"), i("i"), b("b");
         Func sum("sum");
         RDom d(0, k);
         sum(l, i, b) = nothing();
         sum(l, i, b) += dy(l, d.x, b) * weight(i, d.x);
         dx(l, i, b) = sum(l, i, b);
+        if (is_gpu(get_target())) return gpu::product(dx, sum, d, v, c);
         Tile tile = chosen_tile({.x = nb, .c = c, .steps = k}, {tile_x, tile_c}, accumulators());
+        if (using_autoscheduler()) return;
         schedule_product(dx, sum, l, i, b, d, tile, v, unroll ? int(unroll) : 1);
     }
 };
@@ -108,7 +113,15 @@ public:
         set_dense(dw, {c, columns});
         Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
         Func sum("sum");
-        RDom d(0, v, 0, (batch + v - 1) / v);
+        Expr blocks = (batch + v - 1) / v;
+        if (is_gpu(get_target())) {
+            dw = gpu::linear_grad_weight([&](Expr i, Expr l, Expr b) { return Expr(xt(i, l, b)); },
+                                         [&](Expr l, Expr o, Expr b) { return Expr(dy(l, o, b)); }, v, c, columns,
+                                         blocks);
+            set_dense(dw, {c, columns});
+            return;
+        }
+        RDom d(0, v, 0, blocks);
         sum(i, o) = nothing();
         sum(i, o) += xt(i, d.x, d.y) * dy(d.x, o, d.y);
         dw(i, o) = sum(i, o);

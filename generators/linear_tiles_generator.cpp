@@ -1,5 +1,6 @@
 // Generators `linear_tiles` and `linear_grad_input_tiles` (kernels.md): a tile of the results of a layer whose weights
 // no cache holds, for all blocks of the batch, so that memory is read once a batch instead of once a block.
+#include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
 
@@ -20,9 +21,11 @@ struct Product {
     Registers registers;
     // Copies the weights of so many outputs by a chunk together first, at most 16 KiB; 0: they are read in place.
     int packed = 0;
+    bool gpu = false;
     Tile wanted = {0, 0}; // blocks by outputs of a register tile; 0: the best one
 
     template <class X, class Weight> void define(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
+        if (gpu) return define_for_gpu(out, x, weight, start, blocks);
         const int together = packed ? largest_divisor(outputs, packed) : outputs;
         const int columns = largest_divisor(together, wanted.c ? wanted.c : registers.count >= 32 ? 8 : 6);
         Tile tile{1, columns};
@@ -59,6 +62,16 @@ struct Product {
         part.update().never_partition_all();
     }
 
+    template <class X, class Weight>
+    void define_for_gpu(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
+        Func sum("sum");
+        RDom d(0, terms);
+        sum(l, o, b) = start;
+        sum(l, o, b) += x(l, d.x, min(b, blocks - 1)) * weight(d.x, o);
+        out(l, o, b) = select(b < blocks, sum(l, o, b), start);
+        cryolite::gpu::product(out, sum, d, lanes, outputs);
+    }
+
     Var l{"l"}, o{"o"}, b{"b"}, i{"i"};
 };
 
@@ -75,10 +88,14 @@ protected:
         const int most = chunk ? int(chunk) : usual_chunk;
         const int v = resolve_lanes(this->get_target(), lanes);
         const int of_task = tile ? int(tile) : outputs;
-        Product p{v,       std::max(1, ceil_div(max_batch, v)), terms,
-                  of_task, largest_divisor(terms, most),        registers_of(this->get_target(), v)};
-        p.wanted = {tile_x, tile_c};
-        return p;
+        return {.lanes = v,
+                .most_blocks = std::max(1, ceil_div(max_batch, v)),
+                .terms = terms,
+                .outputs = of_task,
+                .chunk = largest_divisor(terms, most),
+                .registers = registers_of(this->get_target(), v),
+                .gpu = is_gpu(this->get_target()),
+                .wanted = {tile_x, tile_c}};
     }
 };
 

@@ -2,6 +2,7 @@
 // subtracted first. A NaN logit makes the sample's loss and gradient NaN; +Inf does too, as in PyTorch.
 #include "Halide.h"
 #include "algorithms_math.h"
+#include "gpu.h"
 #include "lanes.h"
 
 #include <limits>
@@ -19,8 +20,7 @@ struct Exponentials {
     Var l{"l"}, c{"c"}, b{"b"};
     Func best{"best"}, e{"e"}, total{"total"}; // best: largest logit and its first index
 
-    Exponentials(const std::function<Expr(Expr, Expr, Expr)> &x, int classes, int lanes, int blocks) {
-        RDom r(0, classes);
+    Exponentials(const std::function<Expr(Expr, Expr, Expr)> &x, int classes) : r(0, classes) {
         best(l, b) = Tuple(Expr(-std::numeric_limits<float>::infinity()), Expr(0));
         Expr now = x(l, r, b), largest = best(l, b)[0];
         // The first NaN wins, so that it reaches every result.
@@ -29,6 +29,10 @@ struct Exponentials {
         e(l, c, b) = float_exp(strict_sub(x(l, c, b), best(l, b)[0]));
         total(l, b) = 0.f;
         total(l, b) += e(l, r, b);
+    }
+
+    // For the CPU; on a GPU the thread that has a sample computes best and total itself.
+    void schedule(int classes, int lanes, int blocks) {
         const int unroll = classes <= 16 ? classes : 1;
         for (Func f : {best, total}) {
             f.compute_root().store_in(Halide::MemoryType::Stack).bound(l, 0, lanes).bound(b, 0, blocks);
@@ -40,6 +44,8 @@ struct Exponentials {
             e.bound(l, 0, lanes).bound(c, 0, classes).bound(b, 0, blocks);
         }
     }
+
+    RDom r;
 };
 
 } // namespace
@@ -51,11 +57,13 @@ public:
     Output<Buffer<float, 3>> y{"y"};
 
     void generate() {
-        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v);
-        set_dense(x, {v, c, blocks});
-        set_dense(y, {v, c, blocks});
-        Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(x(l, i, b)); }, c, v, blocks);
+        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(get_target(), n, v);
+        set_blocks(x, {v, c}, blocks);
+        set_blocks(y, {v, c}, blocks);
+        Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(x(l, i, b)); }, c);
         y(parts.l, parts.c, parts.b) = strict_div(parts.e(parts.l, parts.c, parts.b), parts.total(parts.l, parts.b));
+        if (is_gpu(get_target())) return gpu::sample_map(y, v, {parts.best, parts.total});
+        parts.schedule(c, v, blocks);
         y.vectorize(parts.l, v);
     }
 };
@@ -70,33 +78,57 @@ public:
     Output<Buffer<float, 3>> delta{"delta"};
 
     void generate() {
-        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v);
-        set_dense(logits, {v, c, blocks});
-        set_dense(label, {v, blocks});
-        set_dense(loss, {v, blocks});
-        set_dense(correct, {v, blocks});
-        set_dense(delta, {v, c, blocks});
-        Exponentials parts([&](Expr l, Expr i, Expr b) { return Expr(logits(l, i, b)); }, c, v, blocks);
-        Var l = parts.l, i = parts.c, b = parts.b;
-
-        Func chosen("chosen"); // the label's logit
-        RDom r(0, c);
-        chosen(l, b) = 0.f;
-        chosen(l, b) = select(label(l, b) == r, logits(l, r, b), chosen(l, b));
-        chosen.compute_root().store_in(Halide::MemoryType::Stack).bound(l, 0, v).bound(b, 0, blocks);
-        chosen.vectorize(l, v);
-        chosen.update().reorder(l, r, b).vectorize(l, v).unroll(r, c <= 16 ? static_cast<int>(c) : 1);
-
-        Expr real = b * v + l < valid;
-        Expr largest = parts.best(l, b)[0];
-        loss(l, b) = select(real, float_log(parts.total(l, b)) - strict_sub(chosen(l, b), largest), 0.f);
-        correct(l, b) = select(real && parts.best(l, b)[1] == label(l, b), 1.f, 0.f);
-        Expr probability = strict_div(parts.e(l, i, b), parts.total(l, b));
-        delta(l, i, b) = select(real, probability - select(label(l, b) == i, 1.f, 0.f), 0.f);
-        loss.vectorize(l, v);
-        correct.vectorize(l, v);
-        delta.vectorize(l, v);
+        const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(get_target(), n, v);
+        set_blocks(logits, {v, c}, blocks);
+        set_blocks(label, {v}, blocks);
+        set_blocks(loss, {v}, blocks);
+        set_blocks(correct, {v}, blocks);
+        set_blocks(delta, {v, c}, blocks);
+        Terms t(*this, v);
+        if (is_gpu(get_target())) {
+            // Each result by threads of its own.
+            Terms u(*this, v), w(*this, v);
+            loss(t.l, t.b) = t.loss;
+            correct(u.l, u.b) = u.correct;
+            delta(w.l, w.c, w.b) = w.delta;
+            gpu::sample_map(loss, v, {t.parts.best, t.parts.total, t.chosen});
+            gpu::sample_map(correct, v, {u.parts.best});
+            gpu::sample_map(delta, v, {w.parts.best, w.parts.total});
+            return;
+        }
+        loss(t.l, t.b) = t.loss;
+        correct(t.l, t.b) = t.correct;
+        delta(t.l, t.c, t.b) = t.delta;
+        t.parts.schedule(c, v, blocks);
+        t.chosen.compute_root().store_in(Halide::MemoryType::Stack).bound(t.l, 0, v).bound(t.b, 0, blocks);
+        t.chosen.vectorize(t.l, v);
+        t.chosen.update()
+            .reorder(t.l, t.parts.r, t.b)
+            .vectorize(t.l, v)
+            .unroll(t.parts.r, c <= 16 ? static_cast<int>(c) : 1);
+        loss.vectorize(t.l, v);
+        correct.vectorize(t.l, v);
+        delta.vectorize(t.l, v);
     }
+
+private:
+    struct Terms {
+        Exponentials parts;
+        Var l = parts.l, c = parts.c, b = parts.b;
+        Func chosen{"chosen"}; // the label's logit
+        Expr loss, correct, delta;
+
+        Terms(SoftmaxCrossEntropy &of, int v)
+            : parts([&of](Expr l, Expr i, Expr b) { return Expr(of.logits(l, i, b)); }, of.c) {
+            chosen(l, b) = 0.f;
+            chosen(l, b) = select(of.label(l, b) == parts.r, of.logits(l, parts.r, b), chosen(l, b));
+            Expr real = b * v + l < of.valid, largest = parts.best(l, b)[0];
+            loss = select(real, float_log(parts.total(l, b)) - strict_sub(chosen(l, b), largest), 0.f);
+            correct = select(real && parts.best(l, b)[1] == of.label(l, b), 1.f, 0.f);
+            Expr probability = strict_div(parts.e(l, c, b), parts.total(l, b));
+            delta = select(real, probability - select(of.label(l, b) == c, 1.f, 0.f), 0.f);
+        }
+    };
 };
 
 } // namespace cryolite

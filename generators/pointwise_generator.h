@@ -1,6 +1,8 @@
 // Base of the generators that run a pointwise program: `pointwise` itself and the standalone ones.
 #pragma once
 
+#include "gpu.h"
+#include "lanes.h"
 #include "pointwise_kernel.h"
 
 namespace cryolite {
@@ -18,23 +20,27 @@ public:
         arguments_.vector_size = this->natural_vector_size(Halide::Float(32));
         arguments_.lanes = lanes ? static_cast<int>(lanes) : arguments_.vector_size;
         if (n % arguments_.lanes) throw Halide::CompileError("pointwise: n is not a multiple of lanes");
-        arguments_.blocks = n ? n / arguments_.lanes : 1;
+        arguments_.blocks = resolve_blocks(this->get_target(), n, arguments_.lanes);
         add_arguments();
     }
 
     void generate() {
-        for (auto &[statement, buffer] : buffers_) set_shape(*buffer, program_.statements[statement].shape);
+        for (auto &[statement, buffer] : buffers_)
+            set_shape(*buffer,
+                      buffer_extents(program_.statements[statement].shape, arguments_.lanes, arguments_.blocks));
         arguments_.input = [this](int statement, const std::vector<Halide::Expr> &at) {
             return Halide::Expr((*buffers_.at(statement))(at));
         };
         arguments_.scalar = [this](int statement) { return Halide::Expr(*scalars_.at(statement)); };
-        const std::vector<Halide::Func> funcs = build_pointwise(program_, arguments_);
+        const std::vector<Halide::Func> funcs = is_gpu(this->get_target())
+                                                    ? build_pointwise_for_gpu(program_, arguments_)
+                                                    : build_pointwise(program_, arguments_);
         for (size_t i = 0; i < funcs.size(); i++) {
             *outputs_[i] = funcs[i];
             // Halide gives the later buffers of a Tuple the bounds of the first.
             bool bounds = true;
             for (Halide::OutputImageParam buffer : Halide::Func(funcs[i]).output_buffers()) {
-                set_shape(buffer, program_.statements[program_.outputs[i]].shape, bounds);
+                set_shape(buffer, extents_of_output(program_.outputs[i]), bounds);
                 bounds = false;
             }
         }
@@ -50,10 +56,7 @@ private:
                 buffers_[statement] = this->template add_input<Halide::Buffer<float>>(
                     s.name, std::max<int>(1, s.shape.rank() + s.shape.is_block()));
         }
-        auto rank = [&](int statement) {
-            return static_cast<int>(
-                buffer_extents(program_.statements[statement].shape, arguments_.lanes, arguments_.blocks).size());
-        };
+        auto rank = [&](int statement) { return static_cast<int>(extents_of_output(statement).size()); };
         if (outputs_share_func(program_)) {
             const std::vector<Halide::Type> types(program_.outputs.size(), Halide::Float(32));
             outputs_.push_back(this->template add_output<Halide::Func>("output", types, rank(program_.outputs[0])));
@@ -64,12 +67,18 @@ private:
                                                                        Halide::Float(32), rank(statement)));
     }
 
-    template <class Buffer> void set_shape(Buffer &buffer, const ProgramShape &shape, bool bounds = true) {
+    std::vector<int> extents_of_output(int statement) const {
+        return output_extents(program_, statement, arguments_.lanes, arguments_.blocks);
+    }
+
+    // An extent of 0, of the blocks on a GPU, is left to run time with its stride.
+    template <class Buffer> void set_shape(Buffer &buffer, const std::vector<int> &extents, bool bounds = true) {
         int stride = 1, d = 0;
-        for (int extent : buffer_extents(shape, arguments_.lanes, arguments_.blocks)) {
+        for (int extent : extents) {
             auto dimension = buffer.dim(d++);
-            if (bounds) dimension.set_bounds(0, extent);
-            dimension.set_stride(stride);
+            if (bounds && extent > 0) dimension.set_bounds(0, extent);
+            if (bounds && extent == 0) dimension.set_min(0);
+            if (extent > 0) dimension.set_stride(stride);
             stride *= extent;
         }
     }

@@ -10,7 +10,7 @@ struct PointwiseArguments {
     Evaluator::Input input;
     Evaluator::Scalar scalar;
     int lanes = 0;       // V
-    int blocks = 1;      // blocks in one call
+    int blocks = 1;      // blocks in one call; 0: on a GPU, all of the batch
     int vector_size = 0; // float32 lanes of the target, for programs of whole values
 };
 
@@ -26,5 +26,12 @@ std::vector<Halide::Func> build_pointwise(const Program &program, const Pointwis
 
 // Extents of a value's buffer, innermost first.
 std::vector<int> buffer_extents(const ProgramShape &shape, int lanes, int blocks);
+
+// The same of an output; on a GPU (blocks = 0) sums over samples have the blocks in the place of axis 0; of
+// [n] behind one element.
+std::vector<int> output_extents(const Program &program, int statement, int lanes, int blocks);
+
+// The outputs for a GPU, scheduled (pointwise_gpu.cpp).
+std::vector<Halide::Func> build_pointwise_for_gpu(const Program &program, const PointwiseArguments &arguments);
 
 } // namespace cryolite

@@ -12,7 +12,7 @@
 namespace cryolite {
 namespace {
 
-enum class Family { unary, binary, mask, pool, avg_pool_grad, max_pool_grad, adaptive, broadcast, uniform, sum };
+enum class Family { unary, binary, mask, pool, avg_pool_grad, route, adaptive, broadcast, uniform, sum };
 
 const std::map<std::string, Family> &families() {
     static const std::map<std::string, Family> table = [] {
@@ -23,9 +23,9 @@ const std::map<std::string, Family> &families() {
         for (const char *op : {"add", "sub", "mul", "div", "max", "min", "relu_grad", "relu6_grad", "greater_equal"})
             t[op] = Family::binary;
         t["mask"] = Family::mask;
-        t["avg_pool2d"] = t["max_pool2d"] = Family::pool;
+        t["avg_pool2d"] = t["max_pool2d"] = t["max_pool2d_winner"] = Family::pool;
         t["avg_pool2d_grad"] = Family::avg_pool_grad;
-        t["max_pool2d_grad"] = Family::max_pool_grad;
+        t["max_pool2d_route"] = Family::route;
         t["adaptive_avg_pool2d"] = t["adaptive_avg_pool2d_grad"] = Family::adaptive;
         t["broadcast"] = Family::broadcast;
         t["uniform"] = Family::uniform;
@@ -219,9 +219,9 @@ private:
             uniform{"seed", "shape"};
         switch (families().at(op)) {
         case Family::pool:
-        case Family::max_pool_grad:
             return pool;
         case Family::avg_pool_grad:
+        case Family::route:
             return grad;
         case Family::adaptive:
             return size;
@@ -273,13 +273,12 @@ private:
             expect_operands(s, 1), s.shape = pool_shape(s, operand_shape(s, 0));
             break;
         case Family::avg_pool_grad:
-            infer_avg_pool_grad(s);
+            infer_pool_grad(s, 1);
             break;
-        case Family::max_pool_grad:
-            expect_operands(s, 3), s.shape = operand_shape(s, 1);
-            if (pool_shape(s, s.shape) != operand_shape(s, 0) || operand_shape(s, 0) != operand_shape(s, 2))
-                fail("dy " + operand_shape(s, 0).text() + ", x " + s.shape.text() + ", y " +
-                     operand_shape(s, 2).text() + " do not belong together");
+        case Family::route:
+            infer_pool_grad(s, 2);
+            if (operand_shape(s, 0) != operand_shape(s, 1))
+                fail("dy " + operand_shape(s, 0).text() + " and winner " + operand_shape(s, 1).text() + " differ");
             break;
         case Family::adaptive:
             expect_operands(s, 1), infer_size(s);
@@ -327,8 +326,8 @@ private:
         return y;
     }
 
-    void infer_avg_pool_grad(ProgramStatement &s) const {
-        expect_operands(s, 1), infer_size(s);
+    void infer_pool_grad(ProgramStatement &s, size_t operands) const {
+        expect_operands(s, operands), infer_size(s);
         if (pool_shape(s, s.shape) != operand_shape(s, 0))
             fail("dy " + operand_shape(s, 0).text() + " is not the pooled shape of " + s.shape.text());
     }

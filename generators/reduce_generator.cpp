@@ -1,5 +1,6 @@
 // Generator `sum_merge` (kernels.md): partial sums of the blocks into one, in block order and in double, so that the
 // result depends on nothing but the batch.
+#include "gpu.h"
 #include "lanes.h"
 
 #include <algorithm>
@@ -26,6 +27,7 @@ public:
         sum(i) = cast<double>(partial(i, 0));
         sum(i) += cast<double>(partial(i, d.x));
         out(i) = cast<float>(mean_count ? sum(i) / (cast<double>(batch) * Expr(double(mean_count))) : sum(i));
+        if (is_gpu(get_target())) return gpu::whole_map(out);
         const int unroll = std::clamp(size / width, 1, 4);
         out.split(i, io, ii, width * unroll, TailStrategy::ShiftInwards).vectorize(ii, width).unroll(ii);
         out.never_partition_all();

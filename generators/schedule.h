@@ -53,6 +53,13 @@ bool linear_in_tiles(int64_t c, int64_t k);
 // Results of one task then, a divisor of k, or of c for the gradient.
 int64_t linear_tile(int64_t c, int64_t k, bool forward);
 
+// Convolutions of one pixel: what `pack` copies for a tile of pixels, all channels of them, so that they lie side by
+// side while all results pass. Their channels are planes apart in the source, each in another page.
+constexpr int most_packed_pixels = 8;
+inline int64_t packed_elements(int64_t lanes, int64_t channels) { return lanes * most_packed_pixels * channels; }
+// Whether there are results enough to pay for the copy.
+inline bool worth_packing(int64_t results) { return results >= 16; }
+
 // Output channels that make one task of conv2d_grad_weight_tiles, a divisor of k; 0 where a sum for each block is
 // better.
 struct ConvWeightQuery {

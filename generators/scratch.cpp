@@ -72,11 +72,11 @@ private:
 
 } // namespace
 
-void place_in_scratch(Halide::Pipeline pipeline, Halide::Func scratch, long elements,
+void place_in_scratch(Halide::Pipeline pipeline, const std::string &scratch, long elements,
                       const std::vector<Halide::Func> &funcs) {
     std::vector<std::string> names;
     for (const Halide::Func &f : funcs) names.push_back(f.name());
-    pipeline.add_custom_lowering_pass(new MoveToScratch(scratch.name(), elements, names));
+    pipeline.add_custom_lowering_pass(new MoveToScratch(scratch, elements, names));
 }
 
 } // namespace cryolite

@@ -8,9 +8,9 @@
 
 namespace cryolite {
 
-// The allocations of `funcs`, one after another, become places in the output `scratch`, a dense buffer of `elements`
-// floats that the pipeline itself does not use. Their sizes must be constants.
-void place_in_scratch(Halide::Pipeline pipeline, Halide::Func scratch, long elements,
+// The allocations of `funcs`, one after another, become places in the buffer argument `scratch`, a dense one of
+// `elements` floats that the pipeline itself does not use. Their sizes must be constants.
+void place_in_scratch(Halide::Pipeline pipeline, const std::string &scratch, long elements,
                       const std::vector<Halide::Func> &funcs);
 
 } // namespace cryolite

@@ -1,5 +1,6 @@
 // Generator `sgd` (kernels.md): one step of stochastic gradient descent, in place if the caller passes the same
 // buffers.
+#include "gpu.h"
 #include "lanes.h"
 
 #include <algorithm>
@@ -30,7 +31,7 @@ public:
         auto constant = [](double value) { return Expr(float(value)); };
         Expr w = (*weight_)(i), g = (*grad_)(i), rate = (*learning_rate_)(0);
         if (weight_decay != 0) g += constant(weight_decay) * w;
-        // All values of a vector are made before the first is stored: outputs may be the inputs.
+        // All values of a vector, or of a thread, are made before the first is stored: outputs may be the inputs.
         Func next("next"), out("out");
         if (velocity_) {
             Func v("v");
@@ -48,6 +49,11 @@ public:
             if (first) buffer.dim(0).set_bounds(0, size);
             buffer.dim(0).set_stride(1);
             first = false;
+        }
+        if (is_gpu(get_target())) {
+            gpu::whole_map(out); // its threads are "inner"
+            next.compute_at(out, Var("inner")).store_in(Halide::MemoryType::Register);
+            return;
         }
         // No overlapping tiles: a weight must be updated once.
         const int width = vector_width(size, natural_vector_size<float>());

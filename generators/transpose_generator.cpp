@@ -1,4 +1,5 @@
 // Generator `transpose` (kernels.md): between rows of samples and lanes, in tiles that stay in registers.
+#include "gpu.h"
 #include "lanes.h"
 
 #include <algorithm>
@@ -9,10 +10,17 @@ using Halide::Func, Halide::TailStrategy, Halide::Var;
 class Transpose : public Halide::Generator<Transpose> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, rows{"rows", 1}, columns{"columns", 1};
-    Input<Buffer<float, 2>> x{"x"};
-    Output<Buffer<float, 2>> y{"y"};
+    Input<Buffer<float>> x{"x"};
+    Output<Buffer<float>> y{"y"};
+
+    void configure() {
+        const int dimensions = is_gpu(get_target()) ? 3 : 2;
+        x.set_dimensions(dimensions);
+        y.set_dimensions(dimensions);
+    }
 
     void generate() {
+        if (is_gpu(get_target())) return generate_gpu();
         set_dense(x, {columns, rows});
         set_dense(y, {rows, columns});
         Var row("row"), column("column"), ro("ro"), ri("ri"), co("co"), ci("ci");
@@ -42,6 +50,27 @@ public:
             y.unroll(ci);
             tile.vectorize(row).vectorize(column);
         }
+    }
+
+private:
+    // Square tiles through shared memory, with a column more than a warp has: reads and writes then meet all banks.
+    void generate_gpu() {
+        constexpr int side = gpu::warp, rows_at_once = 8;
+        set_blocks(x, {columns, rows}, 0);
+        set_blocks(y, {rows, columns}, 0);
+        Var row("row"), column("column"), b("b"), ro("ro"), ri("ri"), co("co"), ci("ci"), outer("outer"),
+            inner("inner");
+        Func tile("tile"), shared("shared");
+        // The tile at the border repeats the last row and column.
+        tile(column, row, b) = x(min(column, columns - 1), min(row, rows - 1), b);
+        y(row, column, b) = tile(column, row, b);
+        Func out = y;
+        out.split(row, ro, ri, side, TailStrategy::GuardWithIf).split(column, co, ci, side, TailStrategy::GuardWithIf);
+        out.split(ci, outer, inner, rows_at_once).reorder(outer, ri, inner, ro, co, b);
+        out.gpu_threads(ri, inner).gpu_blocks(ro, co, b).never_partition_all();
+        tile.compute_at(out, ro).store_in(Halide::MemoryType::GPUShared).align_storage(column, side + 1);
+        tile.bound_extent(column, side).bound_extent(row, side).split(row, outer, inner, rows_at_once);
+        tile.reorder(outer, column, inner).gpu_threads(column, inner);
     }
 };
 

@@ -65,12 +65,25 @@ WinogradConv::Schedule WinogradConv::schedule() const {
     const int accumulators = lanes >= 16 ? 24 : 12;
     const int most_channels = 48; // in a channel block
     Schedule s;
-    const Tile tile = best_tile({.x = tiles(), .c = k, .steps = c, .x_cycles = 0.1, .c_cycles = 0.05}, accumulators);
+    const TileQuery query{.x = tiles(), .c = k, .steps = c, .x_cycles = 0.1, .c_cycles = 0.05};
+    Tile tile = best_tile(query, accumulators);
+    // Tiles that leave nothing over can be dealt out to tasks.
+    if (k % tile.c) {
+        TileQuery whole = query;
+        whole.most_c = largest_divisor(k, tile.c);
+        const Tile other = best_tile(whole, accumulators);
+        if (k % other.c == 0 && tile_cost(query, other) < 1.1 * tile_cost(query, tile)) tile = other;
+    }
     s.tile_x = tile.x;
     s.tile_k = tile.c;
     s.group = tile.x;
     const int all = ceil_div(k, s.tile_k);
     s.channel_blocks = ceil_div(all, std::max(1, most_channels / s.tile_k));
+    for (int blocks = s.channel_blocks; blocks <= std::min(all, 2 * s.channel_blocks); blocks++)
+        if (all % blocks == 0) {
+            s.channel_blocks = blocks;
+            break;
+        }
     s.channel_tiles = ceil_div(all, s.channel_blocks);
     const int row = 4 * lanes * s.group; // bytes of one channel at one point
     s.stored_c = apart(c, row);
@@ -83,14 +96,24 @@ long WinogradConv::scratch_elements() const {
     return long(points()) * lanes * s.group * (s.stored_c + s.tile_k * s.stored_channel_tiles);
 }
 
+// A chunk's sums and both transformed sides of a group stay in L2, and its channels of a vector, of one tile, in L1.
+// Longer chunks or groups were slower with either width of lanes.
 WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns) {
+    const bool wide = conv.lanes >= 16;
     WinogradGradWeight s;
-    s.tile_c = std::min(conv.lanes >= 16 ? 6 : 3, conv.c);
-    s.tile_k = std::min(4, columns);
-    s.padded_c = ceil_div(conv.c, s.tile_c) * s.tile_c;
+    s.vector = conv.lanes;
+    s.group = std::max(1, 32 / conv.lanes);
+    const int all = ceil_div(conv.c, s.vector), most = (wide ? 64 : 16) / s.vector,
+              chunks = ceil_div(all, std::max(1, most));
+    const int in_chunk = ceil_div(all, chunks);
+    const Tile tile = best_tile({.x = in_chunk, .c = columns, .steps = s.group * conv.lanes}, wide ? 24 : 12);
+    s.vectors = tile.x;
+    s.tile_k = tile.c;
+    s.chunk = ceil_div(in_chunk, tile.x) * tile.x * s.vector;
     s.padded_k = ceil_div(columns, s.tile_k) * s.tile_k;
     const long side = long(conv.points()) * conv.lanes * s.group;
-    s.scratch_elements = side * (s.padded_c + 1 + s.padded_k + 1) + long(conv.points()) * s.padded_c * s.padded_k;
+    s.scratch_elements =
+        side * (s.chunk + s.padded_k + 1) + long(conv.points()) * (s.chunk * s.padded_k + s.vector * conv.lanes);
     return s;
 }
 
@@ -112,13 +135,22 @@ static double forward_cycles(const WinogradConv &q, int blocks) {
     return std::max(compute, load) + 0.25 * std::min(compute, load) + once / blocks;
 }
 
-// Products of the weight gradient run at 40%: sums over lanes, and transformed tiles that do not fit L2.
+// Products of the weight gradient run at 80%. With 16 lanes tiles come from beyond L2 and pass it transformed: a point
+// takes 9 (t = 4) to 17 cycles (t = 6) with its transposition; measured with AVX-512 and 2 MB L2.
 static double grad_weight_cycles(const WinogradConv &q, int blocks) {
     const int columns = winograd_grad_weight_tile(q.k), tasks = q.k / columns;
     const WinogradGradWeight s = winograd_grad_weight(q, columns);
     const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
-    const double products = double(q.points()) * tiles * s.padded_c * s.padded_k * tasks / 2 / 0.4;
-    return products + 4.7 * q.points() * tiles * (double(q.c) * tasks + q.k) + 60.0 * q.c * q.k / blocks;
+    const double chunks = s.chunks(q.c), point = q.lanes >= 16 ? 2.7 * q.t() : 4.7;
+    const double products = double(q.points()) * tiles * chunks * s.chunk * s.padded_k * tasks / 2 / 0.8;
+    const double sides = point * q.points() * tiles * (chunks * s.chunk * tasks + q.k * chunks);
+    return products + sides + 60.0 * q.c * q.k / blocks;
+}
+
+// The same of a direct convolution.
+static double direct_cycles(const WinogradConv &q, WinogradUse use) {
+    const double share = use == WinogradUse::grad_weight && q.lanes >= 16 ? 0.7 : 0.95; // of the peak
+    return double(q.c) * q.k * q.ho() * q.wo() * q.r * q.r / 2 / share;
 }
 
 double winograd_error(int m, int r, WinogradUse use) {
@@ -139,7 +171,7 @@ double winograd_error(int m, int r, WinogradUse use) {
 
 int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error) {
     const double worth = 0.87; // of direct convolution's time: the model is not exact
-    double best = worth * conv.c * conv.k * conv.ho() * conv.wo() * conv.r * conv.r / 2 / 0.95;
+    double best = worth * direct_cycles(conv, use);
     int fastest = 0;
     for (int m : {2, 4}) {
         conv.m = m;

@@ -53,9 +53,12 @@ struct WinogradConv {
 };
 
 // The weight gradient for `columns` of the k output channels over all blocks: the same input transform, and F(r, m)'s
-// for dy. Register tiles are tile_c by tile_k channels.
+// for dy. Chunks of input channels pass over all tiles, one chunk after another; the sum of a group's products runs
+// over lanes and tiles. Register tiles are `vectors` of input channels by tile_k output channels.
 struct WinogradGradWeight {
-    int tile_c = 1, tile_k = 1, group = 32, padded_c = 1, padded_k = 1;
+    int vector = 1, vectors = 1, tile_k = 1; // vector: input channels of one
+    int group = 1, chunk = 1, padded_k = 1;  // chunk: input channels, whole register tiles
+    int chunks(int c) const { return (c + chunk - 1) / chunk; }
     long scratch_elements = 0;
 };
 WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns);

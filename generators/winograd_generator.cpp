@@ -2,6 +2,7 @@
 // Effective GFLOP/s (of direct convolution's operations) on one Zen 3 core, AVX2, FMA peak 104, other programs running
 // (bench/winograd_bench): 3x3 by F(4, 3) 64 -> 64 @ 32: 217, 128 @ 16: 246, 256 @ 8: 241, 64 @ 56: 219, 128 @ 28: 270;
 // 512 @ 4, whose weights come from memory: 143, by F(2, 3) 141. Direct in the same run: 83, 49, 76, 37, 46, 98, 95.
+#include "gpu.h"
 #include "lanes.h"
 #include "scratch.h"
 #include "winograd_transform.h"
@@ -32,6 +33,7 @@ public:
     }
 
     void generate() {
+        refuse_gpu(get_target());
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
         const WinogradMatrices matrices = winograd_matrices(q.m, q.r);
@@ -120,7 +122,7 @@ public:
 
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinograd>::build_pipeline();
-        place_in_scratch(pipeline, scratch, shape().scratch_elements(), {input_, product_});
+        place_in_scratch(pipeline, Func(scratch).name(), shape().scratch_elements(), {input_, product_});
         return pipeline;
     }
 
@@ -148,11 +150,13 @@ class WinogradWeight : public Halide::Generator<WinogradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, k{"k", 1}, r{"r", 3}, m{"m", 4}, tile_k{"tile_k", 1},
         channel_tiles{"channel_tiles", 1}, channel_blocks{"channel_blocks", 1};
+    GeneratorParam<int> weight_k{"weight_k", 0}; // channels of the whole weight, where k are some of them
     GeneratorParam<bool> flip{"flip", false};
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 4>> u{"u"};
 
     void generate() {
+        refuse_gpu(get_target());
         const int window = r, size = m, t = size + window - 1, tile = tile_k, tiles = channel_tiles,
                   blocks = channel_blocks;
         const WinogradMatrices matrices = winograd_matrices(size, window);
@@ -160,6 +164,7 @@ public:
             set_dense(weight, {window, window, k, c});
         else
             set_dense(weight, {window, window, c, k});
+        if (const int whole = weight_k; flip && whole) weight.dim(3).set_stride(window * window * whole);
         set_dense(u, {tile * c, tiles, t * t, blocks});
         Var kt("kt"), p("p"), kb("kb"), px("px"), i("i"), e("e"), eo("eo"), ei("ei"), j("j");
         // What one channel tile reads for one point is contiguous: e counts pairs of channels in that order.

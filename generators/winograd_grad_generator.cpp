@@ -1,7 +1,9 @@
 // Generator `conv2d_winograd_grad_weight` (kernels.md): F(r x r, m x m), whose window is the gradient of an output
-// Effective GFLOP/s on one Zen 3 core, AVX2, FMA peak 104, other programs running (bench/winograd_bench), and direct
-// convolution's: 3x3 by F(4, 3) 64 -> 64 @ 32: 123 (45), 128 @ 16: 140 (46), 256 @ 8: 139 (48), 128 @ 28: 144 (45).
-// Sums over lanes, once a group of tiles, and transformed tiles beyond L2 keep it at 40% of the peak. tile.
+// tile. Effective GFLOP/s, one thread, other programs running, 64 samples in large pages, and before channels became
+// the vectors' elements: AVX-512, 2 MB L2, FMA peak 240: 3x3 by F(4, 3) 64 -> 64 @ 32: 320 (258), 128 @ 16: 420 (333),
+// 256 @ 8: 422 (186), 512 @ 4 by F(2, 3): 295 (105), by F(4, 3) 400. The same machine by AVX2, peak 119: 205 (198), 243
+// (223), 255 (118). Transforms take half of the time where an image exceeds L2.
+#include "gpu.h"
 #include "lanes.h"
 #include "scratch.h"
 #include "winograd_transform.h"
@@ -23,6 +25,7 @@ public:
     Output<Buffer<float, 4>> dw{"dw"};
 
     void generate() {
+        refuse_gpu(get_target());
         const WinogradConv q = shape();
         const WinogradGradWeight s = winograd_grad_weight(q, tile);
         const int t = q.t(), columns = tile;
@@ -33,20 +36,16 @@ public:
         set_dense(dw, {q.r, q.r, q.c, columns});
         set_dense(scratch, {int(s.scratch_elements)});
 
-        Var l("l"), ti("ti"), ci("ci"), ko("ko"), px("px"), py("py"), g("g"), e("e"), ct("ct"), kt("kt");
+        Var l("l"), ti("ti"), ci("ci"), ko("ko"), px("px"), py("py"), g("g"), e("e");
         transform_sides(q, s, l, ti, ci, ko, px, py, g);
 
-        // Products of a register tile, in lanes; their sums over lanes.
+        // Products of a register tile. Channels are the vectors' elements, so that no sum runs over a vector.
         Func sum("sum");
-        RDom rt(0, s.group);
-        Expr row = ct * s.tile_c + e % s.tile_c, column = kt * s.tile_k + e / s.tile_c;
-        sum(l, e, ct, kt, px, py, g) = nothing();
-        sum(l, e, ct, kt, px, py, g) += input_(l, rt, row, px, py, g) * gradient_(l, rt, column, px, py, g);
-        LaneSums lane_sums(sum, q.lanes, s.tile_c * s.tile_k, {ct, kt, px, py, g});
-        RDom rg(0, (blocks() * q.tiles() + s.group - 1) / s.group);
-        Expr place = ci % s.tile_c + s.tile_c * (ko % s.tile_k);
+        RDom n(0, q.lanes, 0, s.group), rg(0, (blocks() * q.tiles() + s.group - 1) / s.group);
+        sum(ci, ko, px, py, g) = nothing();
+        sum(ci, ko, px, py, g) += turned_(ci, n.x, n.y, px, py, g) * gradient_(n.x, n.y, ko, px, py, g);
         total_(ci, ko, px, py) = 0.f;
-        total_(ci, ko, px, py) += lane_sums.result()(place, ci / s.tile_c, ko / s.tile_k, px, py, rg);
+        total_(ci, ko, px, py) += sum(ci, ko, px, py, rg);
 
         // Back to windows.
         const Matrix output = winograd_matrices(q.r, q.m).output;
@@ -61,29 +60,26 @@ public:
         scratch(e) = Halide::undef<float>();
 
         // Schedule.
-        const int width = vector_width(q.c, q.lanes);
+        const int width = vector_width(q.c, q.lanes), chunk = std::min(s.chunk, q.c);
         Func out = dw;
-        out.split(ci, co, cv, width, TailStrategy::ShiftInwards).reorder(cv, sx, ry, co, ko).vectorize(cv);
+        Var cc("cc"), cw("cw");
+        out.split(ci, cc, cw, chunk, TailStrategy::ShiftInwards).split(cw, co, cv, width, TailStrategy::ShiftInwards);
+        out.reorder(cv, sx, ry, co, ko, cc).vectorize(cv);
         out.unroll(sx).unroll(ry).never_partition_all();
         rows.compute_at(out, co).bound_extent(ci, width).vectorize(ci, width).unroll(sx).unroll(py);
-        total_.compute_root().bound(ci, 0, s.padded_c).bound(ko, 0, s.padded_k);
-        total_.vectorize(ci, s.tile_c);
-        Var io("io"), ii("ii"), oo("oo"), oi("oi");
-        auto update = total_.update();
-        update.split(ci, io, ii, s.tile_c).split(ko, oo, oi, s.tile_k).reorder(ii, oi, io, oo, px, py, rg.x);
-        update.vectorize(ii).unroll(oi).never_partition_all();
-        lane_sums.compute_at(total_, io);
-        sum.compute_at(total_, io).bound(l, 0, q.lanes).bound(e, 0, s.tile_c * s.tile_k);
-        sum.vectorize(l, q.lanes).unroll(e);
-        sum.update().reorder(l, e, rt).vectorize(l, q.lanes).unroll(e).never_partition_all();
-        schedule_side(input_, input_rows_, s.padded_c, q.lanes, l, px, py, ti, ci, rg.x);
-        schedule_side(gradient_, gradient_rows_, s.padded_k, q.lanes, l, px, py, ti, ko, rg.x);
+        total_.compute_at(out, cc).bound_extent(ci, s.chunk).bound(ko, 0, s.padded_k).vectorize(ci, s.vector);
+        schedule_products(sum, s, ci, ko, n, rg);
+        schedule_turned(s, q.lanes, rg.x);
+        gradient_.compute_at(total_, rg.x).bound(ko, 0, s.padded_k).align_storage(ko, s.padded_k + 1);
+        gradient_.reorder(l, px, py, ti, ko).vectorize(l, q.lanes).unroll(px).unroll(py).never_partition_all();
+        gradient_rows_.compute_at(gradient_, ti).vectorize(l, q.lanes).unroll(px).unroll(gradient_rows_.args()[2]);
+        gradient_rows_.never_partition_all();
     }
 
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinogradGradWeight>::build_pipeline();
-        place_in_scratch(pipeline, scratch, winograd_grad_weight(shape(), tile).scratch_elements,
-                         {input_, gradient_, total_});
+        place_in_scratch(pipeline, Func(scratch).name(), winograd_grad_weight(shape(), tile).scratch_elements,
+                         {input_, turned_, gradient_, total_});
         return pipeline;
     }
 
@@ -120,7 +116,10 @@ private:
             if (q.leaves_y(at)) value = select(inside(top + at - q.padding, q.h), value, 0.f);
             down.push_back(value);
         }
-        input_(l, ti, ci, px, py, g) = mux(py, transform(input, down));
+        input_(l, px, py, ci, ti, g) = mux(py, transform(input, down));
+        part_(l, ci, px, py, ti, g) = input_(l, px, py, ci, ti, g);
+        flipped_(ci, l, px, py, ti, g) = part_(l, ci, px, py, ti, g);
+        turned_(ci, l, ti, px, py, g) = flipped_(ci, l, px, py, ti, g);
 
         Exprs taps, lines;
         for (int at = 0; at < q.m; at++) {
@@ -139,15 +138,40 @@ private:
         gradient_(l, ti, ko, px, py, g) = mux(py, transform(window, lines));
     }
 
-    void schedule_side(Func side, Func rows, int channels, int lanes, Var l, Var px, Var py, Var ti, Var channel,
-                       const Halide::RVar &group) {
-        side.compute_at(total_, group).bound(channel, 0, channels).align_storage(channel, channels + 1);
-        side.reorder(l, px, py, ti, channel).vectorize(l, lanes).unroll(px).unroll(py).never_partition_all();
-        rows.compute_at(side, ti).vectorize(l, lanes).unroll(px).unroll(rows.args()[2]).never_partition_all();
+    void schedule_products(Func sum, const WinogradGradWeight &s, Var ci, Var ko, Halide::RDom n, Halide::RDom rg) {
+        Var io("io"), ii("ii"), iv("iv"), il("il"), oo("oo"), oi("oi");
+        auto update = total_.update();
+        update.split(ci, io, ii, s.vectors * s.vector, TailStrategy::RoundUp).split(ii, iv, il, s.vector);
+        update.split(ko, oo, oi, s.tile_k, TailStrategy::RoundUp);
+        const std::vector<Var> point = {total_.args()[2], total_.args()[3]};
+        update.reorder(il, iv, oi, io, oo, point[0], point[1], rg.x).vectorize(il).unroll(iv).unroll(oi);
+        update.never_partition_all();
+        sum.compute_at(total_, io).bound_extent(ci, s.vectors * s.vector).bound_extent(ko, s.tile_k);
+        sum.vectorize(ci, s.vector).unroll(ci).unroll(ko);
+        sum.update().reorder(ci, ko, n.x, n.y).vectorize(ci, s.vector).unroll(ci).unroll(ko).never_partition_all();
     }
 
-    Func input_{"input"}, input_rows_{"input_rows"}, gradient_{"gradient"}, gradient_rows_{"gradient_rows"},
-        total_{"total"};
+    // Transforms of a vector's channels and one tile, then the same with channels and lanes changed, by half vectors:
+    // so the shuffles stay within two registers.
+    void schedule_turned(const WinogradGradWeight &s, int lanes, const Halide::RVar &group) {
+        const std::vector<Var> t = turned_.args(), i = input_.args(); // ci l ti px py g; l px py ci ti g
+        Var co("co"), cv("cv"), lo("lo"), li("li");
+        const int half = std::max(1, lanes / 2);
+        turned_.compute_at(total_, group)
+            .bound_extent(t[0], s.chunk)
+            .split(t[0], co, cv, s.vector, TailStrategy::RoundUp);
+        turned_.split(t[1], lo, li, half, TailStrategy::RoundUp).reorder(cv, li, lo, t[3], t[4], t[2], co);
+        turned_.vectorize(cv).unroll(li).never_partition_all();
+        flipped_.compute_at(turned_, lo).vectorize(flipped_.args()[0]).vectorize(flipped_.args()[1]);
+        part_.compute_at(turned_, lo).vectorize(part_.args()[0]).unroll(part_.args()[1]);
+        input_.compute_at(turned_, t[2]).bound_extent(i[3], s.vector).reorder(i[0], i[1], i[2], i[3]);
+        input_.vectorize(i[0], lanes).unroll(i[1]).unroll(i[2]).never_partition_all();
+        input_rows_.compute_at(input_, i[3]).vectorize(input_rows_.args()[0], lanes).unroll(input_rows_.args()[1]);
+        input_rows_.unroll(input_rows_.args()[2]).never_partition_all();
+    }
+
+    Func input_{"input"}, input_rows_{"input_rows"}, part_{"part"}, flipped_{"flipped"}, turned_{"turned"},
+        gradient_{"gradient"}, gradient_rows_{"gradient_rows"}, total_{"total"};
 };
 
 } // namespace cryolite

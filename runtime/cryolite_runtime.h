@@ -36,6 +36,8 @@ typedef enum cryo_status {
     CRYO_OUT_OF_MEMORY,
     CRYO_KERNEL_ERROR, // a kernel of a checked build found a violated bound
     CRYO_NOT_FINITE,   // a NaN or an infinity, see cryo_set_check_finite
+    CRYO_NO_DEVICE,    // made for a device that this system lacks
+    CRYO_DEVICE_ERROR, // the device or its driver failed
 } cryo_status;
 
 const char *cryo_status_text(cryo_status status);
@@ -75,7 +77,8 @@ cryo_status cryo_train_step(cryo_model *model, const float *images, const int32_
 // Loss and correct answers with running statistics; changes nothing.
 cryo_status cryo_evaluate(cryo_model *model, const float *images, const int32_t *labels, int64_t batch,
                           cryo_result *result);
-// outputs: [batch][classes].
+// outputs: [batch][classes]. A sample's outputs do not depend on the others; batches of few samples may be computed by
+// a plan of their own, which rounds otherwise than that of many.
 cryo_status cryo_infer(cryo_model *model, const float *images, int64_t batch, float *outputs);
 
 // A context holds what one inferring thread needs; it works on the calling thread alone. Close it before its model.

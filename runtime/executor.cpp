@@ -17,11 +17,11 @@ template <typename T> bool allocate(std::unique_ptr<T[]> &array, size_t count) {
     return array != nullptr;
 }
 
+} // namespace
+
 double seconds_now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
-
-} // namespace
 
 void Executor::add_steps(const cryo_step *steps, int64_t count, int phase) {
     for (int64_t s = 0; s < count; s++) {
@@ -30,10 +30,10 @@ void Executor::add_steps(const cryo_step *steps, int64_t count, int phase) {
     }
 }
 
-bool Executor::prepare(const cryo_program &program, const cryo_plan &plan, int threads) {
+bool Executor::prepare(const cryo_plan &plan, int threads) {
     plan_ = &plan;
     threads_count_ = threads;
-    lanes_ = program.lanes;
+    lanes_ = plan.lanes;
     size_t steps = 0, dims = 0;
     for (int64_t p = 0; p < plan.phase_count; p++)
         steps +=
@@ -49,7 +49,6 @@ bool Executor::prepare(const cryo_program &program, const cryo_plan &plan, int t
         add_steps(phase.tile_steps, phase.tile_step_count, int(p));
         made.tail = step_count_;
         add_steps(phase.tail_steps, phase.tail_step_count, int(p));
-        for (int64_t s = 0; s < phase.tile_step_count; s++) made.tiles += phase.tile_steps[s].tiles;
     }
     for (size_t s = 0; s < step_count_; s++)
         for (int64_t a = 0; a < entries_[s].step->arg_count; a++)
@@ -75,7 +74,8 @@ bool Executor::make_thread(Thread &thread) {
             if (arg.kind != CRYO_ARG_BUFFER) {
                 slot = arg.kind == CRYO_ARG_BATCH   ? &thread.batch
                        : arg.kind == CRYO_ARG_VALID ? &thread.valid
-                                                    : &thread.block;
+                       : arg.kind == CRYO_ARG_BLOCK ? &thread.block
+                                                    : &thread.tile;
                 continue;
             }
             slot = &buffer;
@@ -108,7 +108,7 @@ bool Executor::call(Thread &thread, size_t entry, const uintptr_t *base, int64_t
         thread.counts[entry].calls++;
     }
     if (__builtin_expect(code != 0, 0)) fail(step, code);
-    if (__builtin_expect(check_finite_, 0)) look_at_results(thread, entry, block + tile);
+    if (__builtin_expect(check_finite_, 0)) look_at_results(thread, entry, block * step.tiles + tile);
     return code == 0;
 }
 
@@ -142,8 +142,11 @@ cryo_status Executor::report_offence(Text &error, int64_t batch) const {
         if (threads_[size_t(t)].offence.before(*first)) first = &threads_[size_t(t)].offence;
     if (first->worst == Worst::finite) return CRYO_OK;
     const cryo_step &step = *entries_[first->entry].step;
-    if (first->entry >= phase_->block && first->entry < phase_->tile) {
-        int64_t from = first->task * lanes_, to = from + lanes_ < batch ? from + lanes_ : batch;
+    if (lanes_ == 1 && phase_ >= &phases_[size_t(plan_->prepared_phases)])
+        return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result of sample %lld", step.name,
+                          step.key, worst_text(first->worst), static_cast<long long>(regions_.first_sample));
+    if (step.of_block || (first->entry >= phase_->block && first->entry < phase_->tile)) {
+        int64_t from = first->task / step.tiles * lanes_, to = from + lanes_ < batch ? from + lanes_ : batch;
         return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result of samples %lld to %lld",
                           step.name, step.key, worst_text(first->worst), static_cast<long long>(from),
                           static_cast<long long>(to - 1));
@@ -152,22 +155,32 @@ cryo_status Executor::report_offence(Text &error, int64_t batch) const {
                       worst_text(first->worst));
 }
 
-bool Executor::run_block(Thread &thread, int64_t block) {
-    bool last = block == blocks_ - 1;
+void Executor::enter_block(Thread &thread, int64_t block) {
     thread.block = int32_t(block);
-    thread.valid = last ? last_valid_ : int32_t(lanes_);
-    const uintptr_t *base = last ? regions_.last : regions_.base;
+    thread.tile = 0;
+    thread.valid = block == blocks_ - 1 ? last_valid_ : int32_t(lanes_);
+}
+
+bool Executor::run_block(Thread &thread, int64_t block) {
+    enter_block(thread, block);
     for (size_t s = phase_->block; s < phase_->tile; s++)
-        if (!call(thread, s, base, block, 0)) return false;
+        if (!call(thread, s, bases(block), block, 0)) return false;
     return true;
 }
 
-bool Executor::run_tile(Thread &thread, int64_t tile) {
-    thread.block = 0;
-    thread.valid = int32_t(lanes_);
+bool Executor::run_tile(Thread &thread, int64_t task) {
     size_t s = first_tile_;
-    while (tile >= entries_[s].step->tiles) tile -= entries_[s++].step->tiles;
-    return call(thread, s, regions_.base, 0, tile);
+    while (task >= tasks_of(*entries_[s].step)) task -= tasks_of(*entries_[s++].step);
+    const cryo_step &step = *entries_[s].step;
+    const int64_t block = step.of_block ? task / step.tiles : 0, tile = step.of_block ? task % step.tiles : task;
+    if (step.of_block) {
+        enter_block(thread, block);
+    } else {
+        thread.block = 0;
+        thread.valid = int32_t(lanes_);
+    }
+    thread.tile = int32_t(tile);
+    return call(thread, s, step.of_block ? bases(block) : regions_.base, block, tile);
 }
 
 void Executor::claim(int index) {
@@ -200,7 +213,7 @@ void Executor::run_tail(const Parallel &parallel) {
     block_tasks_ = 0;
     for (size_t s = phase_->tail; s < end; s++) {
         first_tile_ = s;
-        tasks_ = entries_[s].step->tiles;
+        tasks_ = tasks_of(*entries_[s].step);
         run_tasks(parallel);
         if (failed_.load()) return;
         for (int t = 0; check_finite_ && t < threads_count_; t++)
@@ -234,7 +247,8 @@ cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions
         phase_ = &phases_[size_t(p)];
         double start = profiling_ ? seconds_now() : 0;
         block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;
-        tasks_ = block_tasks_ + phase_->tiles;
+        tasks_ = block_tasks_;
+        for (int64_t s = 0; s < phase_->phase->tile_step_count; s++) tasks_ += tasks_of(phase_->phase->tile_steps[s]);
         reverse_ = p % 2 == 1; // the blocks done last are still in cache
         first_tile_ = phase_->tile;
         run_tasks(parallel);

@@ -29,6 +29,7 @@ struct Regions {
     uintptr_t base[CRYO_REGION_OUTPUT + 1] = {};
     uintptr_t last[CRYO_REGION_OUTPUT + 1] = {}; // bases for the last block; block strides are added to them, too
     size_t scratch_stride = 0;
+    int64_t first_sample = 0; // of the caller's batch, for messages: runs of one sample
 };
 
 // Profile of one step, summed over threads.
@@ -45,10 +46,25 @@ struct PhaseProfile {
     double seconds;
 };
 
-class Executor {
+double seconds_now(); // of a steady clock
+
+// A plan that is run somewhere, as the profile sees it.
+class PlanProfile {
+public:
+    virtual void set_profiling(bool on) = 0; // on: clears
+    virtual size_t step_count() const = 0;
+    virtual StepProfile profile(size_t step) const = 0;
+    virtual size_t phase_count() const = 0;
+    virtual PhaseProfile phase_profile(size_t phase) const = 0;
+
+protected:
+    ~PlanProfile() = default;
+};
+
+class Executor final : public PlanProfile {
 public:
     // False when out of memory.
-    bool prepare(const cryo_program &program, const cryo_plan &plan, int threads);
+    bool prepare(const cryo_plan &plan, int threads);
 
     // One pass over the plan with `batch` samples. Allocates nothing. CRYO_KERNEL_ERROR: error names layer and kernel,
     // what had not begun by then was left out. CRYO_NOT_FINITE: the same; the phase, or the tail's step, was the last.
@@ -58,11 +74,11 @@ public:
     cryo_status run_prepared(const Regions &regions, const Parallel &parallel, Text &error);
 
     void set_check_finite(bool on) { check_finite_ = on; }
-    void set_profiling(bool on); // on: clears
-    size_t step_count() const { return step_count_; }
-    StepProfile profile(size_t step) const;
-    size_t phase_count() const { return plan_ ? size_t(plan_->phase_count) : 0; }
-    PhaseProfile phase_profile(size_t phase) const { return {phases_[phase].runs, phases_[phase].seconds}; }
+    void set_profiling(bool on) override;
+    size_t step_count() const override { return step_count_; }
+    StepProfile profile(size_t step) const override;
+    size_t phase_count() const override { return plan_ ? size_t(plan_->phase_count) : 0; }
+    PhaseProfile phase_profile(size_t phase) const override { return {phases_[phase].runs, phases_[phase].seconds}; }
 
 private:
     struct Entry { // a step, and where its arguments lie in each thread's arrays
@@ -73,8 +89,7 @@ private:
     struct Phase { // indices of entries
         const cryo_phase *phase;
         size_t block, tile, tail;
-        int64_t tiles; // of all tile steps
-        int64_t runs;  // while profiling
+        int64_t runs; // while profiling
         double seconds;
     };
     struct Count {
@@ -95,7 +110,7 @@ private:
         std::unique_ptr<void *[]> argv;
         std::unique_ptr<Count[]> counts; // one a step
         uintptr_t scratch = 0;
-        int32_t batch = 0, valid = 0, block = 0;
+        int32_t batch = 0, valid = 0, block = 0, tile = 0;
         Offence offence; // of the phase in progress
     };
 
@@ -105,8 +120,11 @@ private:
                            const Parallel &parallel, Text &error);
     static void task(void *self, int i);
     void claim(int thread);
+    void enter_block(Thread &thread, int64_t block);
     bool run_block(Thread &thread, int64_t block);
-    bool run_tile(Thread &thread, int64_t tile);
+    bool run_tile(Thread &thread, int64_t task);
+    int64_t tasks_of(const cryo_step &step) const { return step.of_block ? blocks_ * step.tiles : step.tiles; }
+    const uintptr_t *bases(int64_t block) const { return block == blocks_ - 1 ? regions_.last : regions_.base; }
     void run_tasks(const Parallel &parallel);
     void run_tail(const Parallel &parallel);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);

@@ -97,6 +97,6 @@ cryo_status cryo_initialize(cryo_model *model, uint64_t seed) {
         draw(parameter, uint64_t(i), seed, model->values(parameter));
     }
     model->steps = 0;
-    model->forget_prepared();
+    model->parameters_changed();
     return CRYO_OK;
 }

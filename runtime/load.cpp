@@ -199,7 +199,7 @@ struct Loader {
                 std::fill_n(model.values(parameter), count, float(parameter.init_value));
         }
         model.steps = steps;
-        model.forget_prepared();
+        model.parameters_changed();
     }
 
     cryo_status load() {

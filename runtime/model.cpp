@@ -45,6 +45,29 @@ cryo_status check_options(const cryo_program &program, const cryo_options &optio
     return CRYO_OK;
 }
 
+// What runs the plans on the processor.
+cryo_status build_executors(cryo_model &model, const cryo_options &options, Text &error) {
+    const cryo_program &program = *model.program;
+    for (int mode = 0; mode < MODES; mode++) {
+        const cryo_plan *plan = plan_of(program, mode);
+        if (plan && !model.executors[mode].prepare(*plan, model.threads))
+            return error.fail(CRYO_OUT_OF_MEMORY, "no memory for the steps of model '%s'", program.name);
+    }
+    if (options.parallel) {
+        model.parallel = {options.parallel, options.pool};
+    } else {
+        if (!model.pool.start(model.threads))
+            return error.fail(CRYO_OUT_OF_MEMORY, "the system has no %d threads for model '%s'", model.threads,
+                              program.name);
+        model.parallel.run = [](void *pool, int tasks, Task task, void *user) {
+            static_cast<Pool *>(pool)->run(tasks, task, user);
+        };
+        model.parallel.pool = &model.pool;
+    }
+    install_halide_error_handler();
+    return CRYO_OK;
+}
+
 cryo_status build(cryo_model &model, const cryo_options &options, Text &error) {
     const cryo_program &program = *model.program;
     model.threads = resolve_threads(options.threads);
@@ -59,25 +82,9 @@ cryo_status build(cryo_model &model, const cryo_options &options, Text &error) {
         model.work.memory = model.owned.get();
     }
     memset(model.work.memory, 0, bytes);
-    for (int mode = 0; mode < MODES; mode++) {
-        const cryo_plan *plan = plan_of(program, mode);
-        if (plan && !model.executors[mode].prepare(program, *plan, model.threads))
-            return error.fail(CRYO_OUT_OF_MEMORY, "no memory for the steps of model '%s'", program.name);
-    }
-    if (options.parallel) {
-        model.parallel = {options.parallel, options.pool};
-    } else {
-        if (!model.pool.start(model.threads))
-            return error.fail(CRYO_OUT_OF_MEMORY, "the system has no %d threads for model '%s'", model.threads,
-                              program.name);
-        model.parallel.run = [](void *pool, int tasks, Task task, void *user) {
-            static_cast<Pool *>(pool)->run(tasks, task, user);
-        };
-        model.parallel.pool = &model.pool;
-    }
     model.learning_rate = program.learning_rate;
-    install_halide_error_handler();
-    return CRYO_OK;
+    return program.device ? program.device->open(program, model.parameters(), model.device, error)
+                          : build_executors(model, options, error);
 }
 
 } // namespace
@@ -118,4 +125,7 @@ int64_t cryo_classes(const cryo_model *model) { return model ? model->program->c
 size_t cryo_input_elements(const cryo_model *model) {
     return model ? row_bytes(*model->program).input / sizeof(float) : 0;
 }
-size_t cryo_memory_bytes(const cryo_model *model) { return model ? model->work.layout.bytes : 0; }
+size_t cryo_memory_bytes(const cryo_model *model) {
+    if (!model) return 0;
+    return model->work.layout.bytes + (model->device ? model->device->memory_bytes() : 0);
+}

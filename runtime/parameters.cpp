@@ -45,6 +45,7 @@ cryo_status cryo_get_parameter(cryo_model *model, const char *name, float *value
     if (!model) return CRYO_BAD_ARGUMENT;
     const cryo_parameter *parameter = find(*model, name, values, elements);
     if (!parameter) return CRYO_BAD_ARGUMENT;
+    if (cryo_status status = model->fetch_parameters(); status != CRYO_OK) return status;
     memcpy(values, model->values(*parameter), elements * sizeof(float));
     return CRYO_OK;
 }
@@ -53,20 +54,21 @@ cryo_status cryo_set_parameter(cryo_model *model, const char *name, const float 
     if (!model) return CRYO_BAD_ARGUMENT;
     const cryo_parameter *parameter = find(*model, name, values, elements);
     if (!parameter) return CRYO_BAD_ARGUMENT;
+    if (cryo_status status = model->fetch_parameters(); status != CRYO_OK) return status;
     memcpy(model->values(*parameter), values, elements * sizeof(float));
-    model->forget_prepared();
+    model->parameters_changed();
     return CRYO_OK;
 }
 
 cryo_status cryo_set_profiling(cryo_model *model, int on) {
     if (!model) return CRYO_BAD_ARGUMENT;
-    for (Executor &executor : model->executors) executor.set_profiling(on != 0);
+    for (int mode = 0; mode < MODES; mode++) model->profile_of(mode).set_profiling(on != 0);
     return CRYO_OK;
 }
 
 size_t cryo_profile_count(const cryo_model *model) {
     size_t count = 0;
-    for (int mode = 0; model && mode < MODES; mode++) count += model->executors[mode].step_count();
+    for (int mode = 0; model && mode < MODES; mode++) count += model->profile_of(mode).step_count();
     return count;
 }
 
@@ -76,8 +78,8 @@ cryo_status cryo_profile_at(const cryo_model *model, size_t index, cryo_profile_
     size_t count = cryo_profile_count(model), first = 0;
     if (index >= count) return model->error.fail(CRYO_BAD_ARGUMENT, "profile row %zu: the model has %zu", index, count);
     int mode = 0;
-    while (index - first >= model->executors[mode].step_count()) first += model->executors[mode++].step_count();
-    StepProfile profile = model->executors[mode].profile(index - first);
+    while (index - first >= model->profile_of(mode).step_count()) first += model->profile_of(mode++).step_count();
+    StepProfile profile = model->profile_of(mode).profile(index - first);
     const cryo_step &step = *profile.step;
     double calls = double(profile.calls);
     *row = {plan_of(*model->program, mode)->mode,
@@ -93,7 +95,7 @@ cryo_status cryo_profile_at(const cryo_model *model, size_t index, cryo_profile_
 
 size_t cryo_profile_phase_count(const cryo_model *model) {
     size_t count = 0;
-    for (int mode = 0; model && mode < MODES; mode++) count += model->executors[mode].phase_count();
+    for (int mode = 0; model && mode < MODES; mode++) count += model->profile_of(mode).phase_count();
     return count;
 }
 
@@ -104,8 +106,8 @@ cryo_status cryo_profile_phase_at(const cryo_model *model, size_t index, cryo_pr
     if (index >= count)
         return model->error.fail(CRYO_BAD_ARGUMENT, "profile phase %zu: the model has %zu", index, count);
     int mode = 0;
-    while (index - first >= model->executors[mode].phase_count()) first += model->executors[mode++].phase_count();
-    PhaseProfile profile = model->executors[mode].phase_profile(index - first);
+    while (index - first >= model->profile_of(mode).phase_count()) first += model->profile_of(mode++).phase_count();
+    PhaseProfile profile = model->profile_of(mode).phase_profile(index - first);
     *phase = {plan_of(*model->program, mode)->mode, int(index - first), profile.runs, profile.seconds};
     return CRYO_OK;
 }

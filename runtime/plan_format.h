@@ -3,15 +3,16 @@
 // The one header shared by compiler and runtime. Every field is eight bytes wide, so that the emitter writes each
 // struct as a row of 64-bit constants and addresses for any 64-bit target, without knowing a C++ ABI.
 //
-//   cryo_program          one model: parameters and three plans over one parameter block
+//   cryo_program          one model: parameters and plans over one parameter block
 //     cryo_parameter[]    name, shape, where in the parameter block, how it starts
-//     cryo_plan[]         train, evaluate, infer
+//     cryo_plan[]         train, evaluate, infer, infer_one
 //       cryo_phase[]      between two phases every thread waits for the others (a batch-wide barrier)
 //         cryo_step[]     one kernel call: for each block, for each tile, or once
 //           cryo_arg[]    where each argument of the call lies
 //
 // Activations lie in lane layout: [n/V][c][h][w][V], V samples side by side in the innermost dimension. A group of V
-// samples is a block. Whole values (parameters, statistics, gradients of parameters) lie as PyTorch has them.
+// samples is a block. Whole values (parameters, statistics, gradients of parameters) lie as PyTorch has them. In the
+// plan infer_one a block is one sample, and activations lie [h][w][c].
 #ifndef CRYOLITE_PLAN_FORMAT_H
 #define CRYOLITE_PLAN_FORMAT_H
 
@@ -21,7 +22,7 @@
 extern "C" {
 #endif
 
-#define CRYO_PLAN_VERSION 3
+#define CRYO_PLAN_VERSION 6
 #define CRYO_ALIGNMENT 64 // bytes; every offset in every region is a multiple of it
 
 // A kernel: Halide's argv calling convention. argv[i] is a cryo_buffer * for a buffer, a const int32_t * or
@@ -46,6 +47,7 @@ enum cryo_arg_kind {
     CRYO_ARG_BATCH,  // const int32_t *: samples in this batch, 1 to max_batch
     CRYO_ARG_VALID,  // const int32_t *: real samples in this block, 1 to lanes (the last block may be ragged)
     CRYO_ARG_BLOCK,  // const int32_t *: index of this block
+    CRYO_ARG_TILE,   // const int32_t *: index of this tile, 0 for steps without
 };
 
 enum cryo_type { CRYO_F32, CRYO_I32 };
@@ -60,7 +62,8 @@ typedef struct cryo_arg {
     int64_t region; // cryo_region
     int64_t type;   // cryo_type
     int64_t offset;
-    int64_t block_stride; // INPUT, LABEL, OUTPUT: bytes of lanes samples
+    int64_t block_stride; // INPUT, LABEL, OUTPUT: bytes of lanes samples. On a device (generators/kernels.md) not 0
+                          // where the last of the dims is over blocks: those of max_batch; a call is told the batch's
     int64_t tile_stride;
     int64_t rank;
     const cryo_dim *dims; // innermost first, as Halide counts; lower bounds are 0
@@ -72,15 +75,17 @@ typedef struct cryo_step {
     const char *key;  // the kernel's readable key: "conv2d_grad_weight c=6 h=12 ..."
     const cryo_arg *args;
     int64_t arg_count;
-    int64_t tiles;   // tile and tail steps: number of tiles; else 1
-    double flops;    // per call, 0 when unknown
-    double bytes;    // per call, read and written once
-    int64_t outputs; // so many of the arguments, the last ones, are written
+    int64_t tiles;    // tile and tail steps: number of tiles; else 1
+    int64_t of_block; // 1: a tile step that runs its tiles for each block
+    double flops;     // per call, 0 when unknown
+    double bytes;     // per call, read and written once
+    int64_t outputs;  // so many of the arguments, the last ones, are written
 } cryo_step;
 
-// Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles; threads claim
-// tasks in any order. When all are done, the tail steps run in order, each by one thread or, if it has tiles, by all.
-// Then the next phase starts.
+// Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles, or those of
+// every block; threads claim tasks in any order. When all are done, the tail steps run in order, each by one thread or,
+// if it has tiles, by all. Then the next phase starts. On a device every step is one launch (for each tile), and
+// launches run in this order.
 typedef struct cryo_phase {
     const cryo_step *block_steps;
     int64_t block_step_count;
@@ -91,7 +96,8 @@ typedef struct cryo_phase {
 } cryo_phase;
 
 typedef struct cryo_plan {
-    const char *mode; // "train", "evaluate", "infer"
+    const char *mode; // "train", "evaluate", "infer", "infer_one"
+    int64_t lanes;    // samples of a block
     const cryo_phase *phases;
     int64_t phase_count;
     int64_t arena_bytes;         // at max_batch
@@ -130,6 +136,8 @@ typedef struct cryo_parameter {
 //   COSINE    (1 + cos(pi * min(step, period) / period)) / 2
 enum cryo_rate { CRYO_RATE_CONSTANT, CRYO_RATE_STEP, CRYO_RATE_COSINE };
 
+typedef struct cryo_device cryo_device; // device_model.h
+
 // The control region: scalars that kernels read as one-element float buffers.
 typedef struct cryo_control {
     float learning_rate; // of this step, the schedule applied; offset 0
@@ -160,6 +168,9 @@ typedef struct cryo_program {
     const cryo_plan *train; // null when not compiled
     const cryo_plan *evaluate;
     const cryo_plan *infer;
+    const cryo_plan *infer_one; // one sample a run, for batches of few samples; null when not compiled
+    int64_t infer_one_batch;    // the largest such batch, 0: none
+    const cryo_device *device;  // what the kernels were made for: a symbol of the device library; null: the processor
 } cryo_program;
 
 // Layout of Halide's halide_buffer_t (64-bit), so that the runtime needs no Halide header; tests compare the two.

@@ -29,7 +29,7 @@ struct Stacker {
 cryo_status check_arg(const cryo_program &program, const cryo_plan &plan, const cryo_step &step, const cryo_arg &arg,
                       Text &error) {
     if (arg.kind != CRYO_ARG_BUFFER) {
-        if (within(arg.kind, CRYO_ARG_BATCH, CRYO_ARG_BLOCK)) return CRYO_OK;
+        if (within(arg.kind, CRYO_ARG_BATCH, CRYO_ARG_TILE)) return CRYO_OK;
         return error.fail(CRYO_BAD_PROGRAM, "program '%s', layer '%s': argument of unknown kind %lld", program.name,
                           step.name, static_cast<long long>(arg.kind));
     }
@@ -57,8 +57,8 @@ cryo_status check_steps(const cryo_program &program, const cryo_plan &plan, cons
         return error.fail(CRYO_BAD_PROGRAM, "program '%s': bad list of steps", program.name);
     for (int64_t s = 0; s < count; s++) {
         const cryo_step &step = steps[s];
-        if (!step.kernel || !step.name || !step.key || step.tiles < 1 || step.arg_count < 0 ||
-            (step.arg_count > 0 && !step.args))
+        if (!step.kernel || !step.name || !step.key || step.tiles < 1 || !within(step.of_block, 0, 1) ||
+            step.arg_count < 0 || (step.arg_count > 0 && !step.args))
             return error.fail(CRYO_BAD_PROGRAM, "program '%s': bad step %lld of a phase", program.name,
                               static_cast<long long>(s));
         for (int64_t a = 0; a < step.arg_count; a++) {
@@ -70,8 +70,9 @@ cryo_status check_steps(const cryo_program &program, const cryo_plan &plan, cons
 }
 
 cryo_status check_plan(const cryo_program &program, const cryo_plan &plan, Text &error) {
-    bool good = plan.mode && within(plan.phase_count, 0, 1 << 20) && (plan.phase_count == 0 || plan.phases) &&
-                within(plan.arena_bytes, 0, most) && within(plan.scratch_bytes, 0, most) && plan.min_batch >= 1 &&
+    bool good = plan.mode && within(plan.lanes, 1, 1 << 16) && within(plan.phase_count, 0, 1 << 20) &&
+                (plan.phase_count == 0 || plan.phases) && within(plan.arena_bytes, 0, most) &&
+                within(plan.scratch_bytes, 0, most) && plan.min_batch >= 1 &&
                 within(plan.prepared_phases, 0, plan.phase_count) && within(plan.prepared_bytes, 0, most);
     for (int64_t p = 0; good && p < plan.prepared_phases; p++) good = plan.phases[p].block_step_count == 0;
     for (int64_t offset : {plan.loss_offset, plan.correct_offset})
@@ -131,7 +132,12 @@ void add_rows(const cryo_program &program, std::initializer_list<const cryo_plan
 } // namespace
 
 const cryo_plan *plan_of(const cryo_program &program, int mode) {
-    return mode == TRAIN ? program.train : mode == EVALUATE ? program.evaluate : program.infer;
+    const cryo_plan *const plans[MODES] = {program.train, program.evaluate, program.infer, program.infer_one};
+    return plans[mode];
+}
+
+Mode infer_mode(const cryo_program &program, int64_t batch) {
+    return program.infer_one && batch <= program.infer_one_batch ? INFER_ONE : INFER;
 }
 
 RowBytes row_bytes(const cryo_program &program) {
@@ -172,24 +178,60 @@ cryo_status check_program(const cryo_program *program, Text &error) {
     return CRYO_OK;
 }
 
-// Plans run one at a time: they share arena and scratch, and room for prepared values.
-Layout model_layout(const cryo_program &program, int threads) {
+namespace {
+
+// Plans run one at a time: they share arena and scratch, and all but infer_one room for prepared values.
+struct Largest {
     size_t arena = 0, scratch = 0, prepared = 0;
-    for (const cryo_plan *plan : {program.train, program.evaluate, program.infer}) {
+    explicit Largest(const cryo_program &program);
+};
+Largest::Largest(const cryo_program &program) {
+    for (const cryo_plan *plan : {program.train, program.evaluate, program.infer, program.infer_one}) {
         if (!plan) continue;
         if (size_t(plan->arena_bytes) > arena) arena = size_t(plan->arena_bytes);
         if (size_t(plan->scratch_bytes) > scratch) scratch = size_t(plan->scratch_bytes);
-        if (size_t(plan->prepared_bytes) > prepared) prepared = size_t(plan->prepared_bytes);
+        if (plan != program.infer_one && size_t(plan->prepared_bytes) > prepared)
+            prepared = size_t(plan->prepared_bytes);
     }
+}
+
+} // namespace
+
+Layout model_layout(const cryo_program &program, int threads) {
+    const Largest largest(program);
     Stacker stack;
     Layout layout;
     layout.parameters = stack.add(size_t(program.parameter_bytes));
-    layout.prepared = stack.add(prepared);
+    if (program.device) {
+        layout.control = stack.add(sizeof(cryo_control));
+        layout.bytes = stack.fits ? stack.bytes : 0;
+        return layout;
+    }
+    layout.prepared = stack.add(largest.prepared);
+    layout.prepared_one = stack.add(program.infer_one ? size_t(program.infer_one->prepared_bytes) : 0);
     layout.control = stack.add(sizeof(cryo_control));
-    layout.arena = stack.add(arena);
-    layout.scratch_stride = (scratch + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
-    layout.scratch = stack.add(scratch, size_t(threads));
+    layout.arena = stack.add(largest.arena);
+    layout.scratch_stride = (largest.scratch + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
+    layout.scratch = stack.add(largest.scratch, size_t(threads));
     add_rows(program, {program.train, program.evaluate, program.infer}, layout, stack);
+    return layout;
+}
+
+Layout device_layout(const cryo_program &program) {
+    const Largest largest(program);
+    const RowBytes row = row_bytes(program);
+    const size_t lanes = size_t(program.lanes), rows = (size_t(program.max_batch) + lanes - 1) / lanes * lanes;
+    Stacker stack;
+    Layout layout;
+    layout.whole_rows = true;
+    layout.parameters = stack.add(size_t(program.parameter_bytes));
+    layout.prepared = stack.add(largest.prepared);
+    layout.control = stack.add(sizeof(cryo_control));
+    layout.label = stack.add(row.label, rows);
+    layout.input = stack.add(row.input, rows);
+    layout.output = stack.add(row.output, rows);
+    layout.arena = stack.add(largest.arena);
+    layout.bytes = stack.fits ? stack.bytes : 0;
     return layout;
 }
 
@@ -197,8 +239,13 @@ Layout context_layout(const cryo_program &program) {
     Stacker stack;
     Layout layout;
     layout.control = stack.add(sizeof(cryo_control));
-    layout.arena = stack.add(size_t(program.infer->arena_bytes));
-    layout.scratch = stack.add(size_t(program.infer->scratch_bytes));
+    size_t arena = size_t(program.infer->arena_bytes), scratch = size_t(program.infer->scratch_bytes);
+    if (const cryo_plan *one = program.infer_one) {
+        if (size_t(one->arena_bytes) > arena) arena = size_t(one->arena_bytes);
+        if (size_t(one->scratch_bytes) > scratch) scratch = size_t(one->scratch_bytes);
+    }
+    layout.arena = stack.add(arena);
+    layout.scratch = stack.add(scratch);
     add_rows(program, {program.infer}, layout, stack);
     return layout;
 }

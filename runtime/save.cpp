@@ -59,6 +59,7 @@ cryo_status save(cryo_model &model, const char *path) {
 cryo_status cryo_save(cryo_model *model, const char *path) {
     if (!model) return CRYO_BAD_ARGUMENT;
     if (!path) return model->error.fail(CRYO_BAD_ARGUMENT, "path is null");
+    if (cryo_status status = model->fetch_parameters(); status != CRYO_OK) return status;
     try {
         return save(*model, path);
     } catch (const std::bad_alloc &) {

@@ -22,7 +22,7 @@ double scheduled_rate(const cryo_program &program, double rate, int64_t step) {
 }
 
 cryo_status check_rows(const cryo_program &program, int mode, const Rows &rows, Text &error) {
-    static const char *const names[MODES] = {"train", "evaluate", "infer"};
+    static const char *const names[] = {"train", "evaluate", "infer"};
     const cryo_plan *plan = plan_of(program, mode);
     if (!plan)
         return error.fail(CRYO_BAD_PROGRAM, "model '%s' was compiled without the %s plan", program.name, names[mode]);
@@ -75,9 +75,10 @@ struct Staged {
 
 } // namespace
 
-Regions Workspace::stage(const Rows &rows, const cryo_model &model) const {
+static uintptr_t number(const void *address) { return reinterpret_cast<uintptr_t>(address); }
+
+Regions Workspace::regions(const Rows &rows, const cryo_model &model) const {
     Regions regions;
-    auto number = [](const void *address) { return reinterpret_cast<uintptr_t>(address); };
     uintptr_t *base = regions.base;
     base[CRYO_REGION_PARAMETERS] = number(model.parameters());
     base[CRYO_REGION_PREPARED] = number(model.prepared());
@@ -89,6 +90,22 @@ Regions Workspace::stage(const Rows &rows, const cryo_model &model) const {
     base[CRYO_REGION_OUTPUT] = number(rows.outputs);
     regions.scratch_stride = layout.scratch_stride;
     memcpy(regions.last, base, sizeof regions.last);
+    return regions;
+}
+
+Regions Workspace::stage_one(const Rows &rows, int64_t sample, const cryo_model &model) const {
+    const RowBytes row = row_bytes(*program);
+    Regions one = regions(rows, model);
+    one.base[CRYO_REGION_PREPARED] = number(model.prepared_for_one());
+    one.base[CRYO_REGION_INPUT] += size_t(sample) * row.input;
+    one.base[CRYO_REGION_OUTPUT] += size_t(sample) * row.output;
+    memcpy(one.last, one.base, sizeof one.last);
+    one.first_sample = sample;
+    return one;
+}
+
+Regions Workspace::stage(const Rows &rows, const cryo_model &model) const {
+    Regions regions = this->regions(rows, model);
 
     Staged staged(*program, layout, rows.batch);
     if (!staged.count) return regions;
@@ -114,13 +131,24 @@ void Workspace::unstage(const Rows &rows) const {
 
 cryo_status cryo_model::prepare(int mode, Executor &executor, const Regions &regions, const Parallel &with,
                                 Text &text) {
-    if (plan_of(*program, mode)->prepared_phases == 0 || prepared_mode.load(std::memory_order_acquire) == mode)
-        return CRYO_OK;
+    std::atomic<int> &done = mode == INFER_ONE ? prepared_one : prepared_mode;
+    if (plan_of(*program, mode)->prepared_phases == 0 || done.load(std::memory_order_acquire) == mode) return CRYO_OK;
     std::lock_guard<std::mutex> lock(preparing);
-    if (prepared_mode.load(std::memory_order_relaxed) == mode) return CRYO_OK;
+    if (done.load(std::memory_order_relaxed) == mode) return CRYO_OK;
     cryo_status status = executor.run_prepared(regions, with, text);
-    if (status == CRYO_OK) prepared_mode.store(mode, std::memory_order_release);
+    if (status == CRYO_OK) done.store(mode, std::memory_order_release);
     return status;
+}
+
+cryo_status cryo_model::infer_few(const Workspace &workspace, Executor &executor, const Rows &rows,
+                                  const Parallel &with, Text &text) {
+    for (int64_t sample = 0; sample < rows.batch; sample++) {
+        const Regions regions = workspace.stage_one(rows, sample, *this);
+        cryo_status status = prepare(INFER_ONE, executor, regions, with, text);
+        if (status == CRYO_OK) status = executor.run(regions, 1, with, text);
+        if (status != CRYO_OK) return status;
+    }
+    return CRYO_OK;
 }
 
 namespace {
@@ -129,6 +157,24 @@ float arena_value(const cryo_model &model, int64_t offset) {
     float value = 0;
     if (offset >= 0) memcpy(&value, model.work.memory + model.work.layout.arena + offset, sizeof value);
     return value;
+}
+
+cryo_status run_on_executors(cryo_model &model, int mode, const Rows &rows, cryo_result *result) {
+    if (mode == INFER && infer_mode(*model.program, rows.batch) == INFER_ONE)
+        return model.infer_few(model.work, model.executors[INFER_ONE], rows, model.parallel, model.error);
+    Regions regions = model.work.stage(rows, model);
+    if (mode == TRAIN) model.forget_prepared();
+    cryo_status status = model.prepare(mode, model.executors[mode], regions, model.parallel, model.error);
+    if (status != CRYO_OK) return status;
+    status = model.executors[mode].run(regions, rows.batch, model.parallel, model.error);
+    if (status != CRYO_OK) return status;
+    model.work.unstage(rows);
+    if (result) {
+        const cryo_plan &plan = *plan_of(*model.program, mode);
+        result->loss = double(arena_value(model, plan.loss_offset));
+        result->correct = int64_t(std::lround(arena_value(model, plan.correct_offset)));
+    }
+    return CRYO_OK;
 }
 
 cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *result) {
@@ -140,20 +186,10 @@ cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *resu
     control.learning_rate = float(scheduled_rate(*model->program, model->learning_rate, model->steps));
     control.batch = float(rows.batch);
     control.step = float(model->steps);
-    Regions regions = model->work.stage(rows, *model);
-    if (mode == TRAIN) model->forget_prepared();
-    status = model->prepare(mode, model->executors[mode], regions, model->parallel, model->error);
-    if (status != CRYO_OK) return status;
-    status = model->executors[mode].run(regions, rows.batch, model->parallel, model->error);
-    if (status != CRYO_OK) return status;
-    model->work.unstage(rows);
-    if (mode == TRAIN) model->steps++;
-    if (result) {
-        const cryo_plan &plan = *plan_of(*model->program, mode);
-        result->loss = double(arena_value(*model, plan.loss_offset));
-        result->correct = int64_t(std::lround(arena_value(*model, plan.correct_offset)));
-    }
-    return CRYO_OK;
+    status = model->device ? model->device->run(mode, control, rows, result, model->error)
+                           : run_on_executors(*model, mode, rows, result);
+    if (status == CRYO_OK && mode == TRAIN) model->steps++;
+    return status;
 }
 
 } // namespace
@@ -184,6 +220,9 @@ cryo_status cryo_set_learning_rate(cryo_model *model, double rate) {
 
 cryo_status cryo_set_check_finite(cryo_model *model, int on) {
     if (!model) return CRYO_BAD_ARGUMENT;
+    if (model->device)
+        if (cryo_status status = model->device->set_check_finite(on != 0, model->error); status != CRYO_OK)
+            return status;
     model->check_finite = on != 0;
     model->forget_prepared(); // what prepares them is looked at, too
     for (Executor &executor : model->executors) executor.set_check_finite(model->check_finite);

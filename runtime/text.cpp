@@ -41,6 +41,10 @@ const char *cryo_status_text(cryo_status status) {
         return "kernel error";
     case CRYO_NOT_FINITE:
         return "not finite";
+    case CRYO_NO_DEVICE:
+        return "no device";
+    case CRYO_DEVICE_ERROR:
+        return "device error";
     }
     return "unknown status";
 }

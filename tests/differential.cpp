@@ -2,7 +2,9 @@
 
 #include "compile.h"
 #include "cryolite_runtime.h"
+#include "device_value.h"
 #include "op_graph.h"
+#include "plan_format.h"
 #include "run_kernels.h"
 
 #include <algorithm>
@@ -21,8 +23,8 @@ struct Skip {
 };
 
 constexpr int classes = 3;
-// What float32 may miss: of a tensor's largest value, of the largest of all tensors, and times what the last bit of the
-// inputs makes.
+// What float32 may miss: of a tensor's largest value, of the largest of all tensors, and times what the last bits of
+// the inputs and of all results make.
 constexpr double relative = 3e-5, absolute = 3e-6, amplified = 50;
 
 double largest(const std::vector<double> &values) {
@@ -51,15 +53,15 @@ TensorMap results_of(Interpreted interpreted) {
 
 struct Reference {
     TensorMap values;
-    std::map<std::string, double> slack; // by tensor: how far the inputs' last bits move it
+    std::map<std::string, double> slack; // by tensor: how far last bits move it
     double scale = 0;                    // largest value of all
 };
 
 class Comparison {
 public:
     Comparison(const Network &network, const DifferentialOptions &options)
-        : network_(network), options_(options), lanes_(std::array{16, 8, 4}[options.data % 3]),
-          max_batch_(2 * lanes_ + 1) {}
+        : network_(network), options_(options), lanes_(lanes_of(options)), max_batch_(2 * lanes_ + 1),
+          processors_(options.data % 2 ? 1 : 16) {}
 
     void run() {
         std::map<Mode, Reference> references;
@@ -68,7 +70,12 @@ public:
     }
 
 private:
-    PassContext context(Mode mode) const { return {mode, network_.optimizer(), {lanes_, max_batch_}}; }
+    static int64_t lanes_of(const DifferentialOptions &options) {
+        return (options.target == "host" ? std::array{16, 8, 4} : std::array{32, 8, 8})[options.data % 3];
+    }
+    PassContext context(Mode mode) const {
+        return {mode, network_.optimizer(), {.lanes = lanes_, .max_batch = max_batch_, .processors = processors_}};
+    }
     int64_t batch() const { return lanes_ + lanes_ / 2 + 1; }
 
     InterpreterInputs inputs_of(const Graph &graph, int64_t batch) const {
@@ -101,6 +108,7 @@ private:
         };
         move(moved.images, 1);
         for (auto &[name, values] : moved.stored) move(values, 2);
+        moved.rounding = options_.data; // ties of sums, statistics of constants
         TensorMap results = results_of(interpret(graph, moved));
         for (const auto &[name, values] : reference.values) {
             double slack = apart(values, results.at(name));
@@ -166,14 +174,31 @@ private:
         if (status != CRYO_OK) throw Difference{blame, cryo_error(model)};
     }
 
+    // So few samples at once that the plan of one sample runs.
+    void check_few(cryo_model *opened, const std::vector<float> &images, const Reference &reference) {
+        const int64_t elements = int64_t(images.size()) / batch();
+        std::vector<float> outputs(size_t(batch() * classes), NAN);
+        for (int64_t first = 0, few = 1; first < batch(); first += few, few = few % 3 + 1) {
+            few = std::min({few, batch() - first, lanes_ / 2});
+            check(cryo_infer(opened, images.data() + first * elements, few, outputs.data() + first * classes), opened,
+                  "infer, few samples");
+        }
+        TensorMap ours;
+        ours["output"].assign(outputs.begin(), outputs.end());
+        expect_equal(ours, reference, 1, "infer of one sample: kernels, plan or runtime");
+    }
+
     // The library, as it ships.
     void check_compiled(const std::map<Mode, Reference> &references) {
         std::unique_ptr<CompiledModel> compiled;
         std::unique_ptr<LoadedModel> loaded;
         try {
-            compiled = std::make_unique<CompiledModel>(
-                compile(network_, {.batch = max_batch_, .lanes = lanes_, .cache = CRYOLITE_TEST_CACHE}));
-            loaded = std::make_unique<LoadedModel>(*compiled);
+            compiled = std::make_unique<CompiledModel>(compile(network_, {.batch = max_batch_,
+                                                                          .target = options_.target,
+                                                                          .lanes = lanes_,
+                                                                          .processors = int(processors_),
+                                                                          .cache = CRYOLITE_TEST_CACHE}));
+            loaded = std::make_unique<LoadedModel>(*compiled, device_functions());
         } catch (const std::exception &error) { throw Difference{"compiling", error.what()}; }
         cryo_options options = {};
         options.threads = 1 + int(options_.data % 2);
@@ -194,6 +219,7 @@ private:
         check(cryo_infer(opened, images.data(), batch(), outputs.data()), opened, "infer");
         ours["output"].assign(outputs.begin(), outputs.end());
         expect_equal(ours, references.at(Mode::infer), 1, "infer: kernels, plan or runtime");
+        if (loaded->program()->infer_one) check_few(opened, images, references.at(Mode::infer));
 
         cryo_result result = {};
         check(cryo_evaluate(opened, images.data(), labels.data(), batch(), &result), opened, "evaluate");
@@ -212,7 +238,9 @@ private:
             expect_equal(ours, references.at(Mode::train), 1, "train: plan or runtime");
         } catch (const Difference &) {
             // The same kernels, one after another, without a plan.
-            expect_equal(results_of(run_kernels(trained_.graph, trained_.inputs)), references.at(Mode::train), 1,
+            const KernelOptions same{
+                .target = options_.target, .lanes = lanes_, .max_batch = max_batch_, .processors = processors_};
+            expect_equal(results_of(run_kernels(trained_.graph, trained_.inputs, same)), references.at(Mode::train), 1,
                          "train: kernels");
             throw;
         }
@@ -224,7 +252,7 @@ private:
     };
     const Network &network_;
     const DifferentialOptions &options_;
-    int64_t lanes_, max_batch_;
+    int64_t lanes_, max_batch_, processors_; // with many, few blocks are cut into tiles
     Trained trained_;
 };
 

@@ -16,8 +16,9 @@ struct Verdict {
     std::string detail = {};
 };
 struct DifferentialOptions {
-    uint64_t data = 1;   // seed of images, labels, parameters, states and the width
-    bool compile = true; // false: passes only
+    uint64_t data = 1;           // seed of images, labels, parameters, states and the width
+    bool compile = true;         // false: passes only
+    std::string target = "host"; // of the compiled model, or "opencl"
     // Changes the graph after the named pass: the test of this test.
     std::function<Graph(const std::string &pass, Graph graph)> meddle = {};
 };

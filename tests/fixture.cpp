@@ -2,6 +2,7 @@
 #include "fixture.h"
 
 #include "data/idx.h"
+#include "device_value.h"
 
 #include <algorithm>
 #include <cmath>
@@ -76,6 +77,8 @@ std::unique_ptr<Network> build(Define define, const Sgd &sgd, const char *name) 
     return network;
 }
 
+std::string test_cache() { return CRYOLITE_TEST_CACHE; }
+
 double difference(const std::vector<float> &a, const std::vector<float> &b) {
     if (a.size() != b.size()) return INFINITY;
     double apart = 0, largest = 0;
@@ -88,7 +91,8 @@ double difference(const std::vector<float> &a, const std::vector<float> &b) {
 }
 
 TestModel::TestModel(const Network &network, CompileOptions options, int threads)
-    : compiled_(compile(network, (options.cache = CRYOLITE_TEST_CACHE, options))), loaded_(compiled_) {
+    : compiled_(compile(network, (options.cache = CRYOLITE_TEST_CACHE, options))),
+      loaded_(compiled_, device_functions()) {
     reopen(threads);
 }
 

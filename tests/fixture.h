@@ -37,6 +37,8 @@ std::vector<float> deterministic(uint64_t seed, size_t count, double bound);
 
 std::unique_ptr<Network> build(Define define, const Sgd &sgd = {.learning_rate = 0.1}, const char *name = "net");
 
+std::string test_cache(); // the folder of compiled kernels
+
 // Largest absolute difference over the largest absolute value of b.
 double difference(const std::vector<float> &a, const std::vector<float> &b);
 
@@ -50,6 +52,7 @@ public:
 
     cryo_model *get() const { return model_; }
     const CompiledModel &compiled() const { return compiled_; }
+    const cryo_program *program() const { return loaded_.program(); }
     void reopen(int threads); // the same objects, a fresh model
 
     // All of these fail the test when the call does.

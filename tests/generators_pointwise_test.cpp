@@ -116,8 +116,21 @@ TEST(Pointwise, Windows) {
             check(x + "; t = mul(x, 2); y = " + op + "(t)" + at + "}; output y;", {.blocks = 2});
         check(dy + "; y = avg_pool2d_grad(dy)" + at + ",h=" + std::to_string(c.h) + ",w=" + std::to_string(c.w) +
               "}; output y;");
-        check(x + ";" + dy + "; y = max_pool2d(x)" + at + "}; dx = max_pool2d_grad(dy, x, y)" + at + "}; output dx;");
+        const std::string to = at + ",h=" + std::to_string(c.h) + ",w=" + std::to_string(c.w) + "}";
+        check(x + "; t = add(x, 1); y = max_pool2d(t)" + at + "}; k = max_pool2d_winner(t)" + at +
+              "}; output y; output k;");
+        // Winners of the same kernel, and stored ones (here: any positions).
+        check(x + ";" + dy + "; k = max_pool2d_winner(x)" + at + "}; dx = max_pool2d_route(dy, k)" + to +
+              "; output dx;");
+        check(dy + "; t = mul(dy, 2); p = greater_equal(t, 0); dx = max_pool2d_route(t, p)" + to + "; output dx;");
+        check("v = input valid;" + dy + "; t = mul(dy, 2); p = greater_equal(t, 0); dx = max_pool2d_route(t, p)" + to +
+              "; m = mask(dx, v); q = sum(m){axes=0,2,3}; output q;");
     }
+    // A sum of differences, whose loops Halide does not turn round.
+    for (const char *axes : {"2,3", "0,2,3"})
+        check(std::string("dy = input [n,1,4,1]; k = input [n,1,4,1]; t = max_pool2d_route(dy, k)"
+                          "{window=3,stride=2,padding=0,h=9,w=3}; m = neg(t); q = sum(m){axes=") +
+              axes + "}; output q;");
     // A chain of pools, and pools of pools' gradients.
     check("x = input [n,2,9,9]; a = max_pool2d(x){window=3,stride=2,padding=1}; b = avg_pool2d(a){window=2,stride=1,"
           "padding=0}; c = sigmoid(b); output c;");
@@ -127,8 +140,9 @@ TEST(Pointwise, MaxPoolGradientGoesToTheFirstOfEqualElements) {
     for (int window : {2, 6}) {
         const std::string size = std::to_string(window);
         check("dy = input [n,1,1,1]; z = input [n,1,1,1]; x = broadcast(z){shape=nx1x" + size + "x" + size +
-              "}; y = max_pool2d(x){window=" + size + ",stride=1,padding=0}; dx = max_pool2d_grad(dy, x, y){window=" +
-              size + ",stride=1,padding=0}; output dx;");
+              "}; k = max_pool2d_winner(x){window=" + size +
+              ",stride=1,padding=0}; dx = max_pool2d_route(dy, k){window=" + size + ",stride=1,padding=0,h=" + size +
+              ",w=" + size + "}; output dx;");
     }
 }
 
@@ -249,6 +263,35 @@ TEST(Pointwise, NanInAWindow) {
                 call.inputs["x"].data[5 * 36 + place] = -inf;
                 expect_equal(run_kernel(*kernel, program, call, 8), interpret(program, call), 1e-6);
             }
+}
+
+// Of overlapping windows: the maximum, where it is (the last NaN, else the first of equal ones, be they -inf), and
+// where its gradient goes. At every place, so that border and corner elements, which rows repeat, are among them.
+TEST(Pointwise, NanInOverlappingWindows) {
+    for (const char *windows : {"{window=3,stride=2,padding=1", "{window=3,stride=2,padding=0,ceil=1",
+                                "{window=3,stride=1,padding=1", "{window=2,stride=1,padding=1"}) {
+        const std::string at = windows;
+        const Program sizes =
+            parse_program("x = input [n,1,6,6]; t = mul(x, 2); y = max_pool2d(t)" + at + "}; output y;");
+        const std::string text = "x = input [n,1,6,6]; dy = input " + sizes.statements.back().shape.text() +
+                                 "; t = mul(x, 2); y = max_pool2d(t)" + at + "}; k = max_pool2d_winner(t)" + at +
+                                 "}; dx = max_pool2d_route(dy, k)" + at + ",h=6,w=6}; output ";
+        for (const char *outputs : {"y; output k;", "k;", "y;", "dx;"}) {
+            LoadedKernel kernel("pointwise", parameters(text + outputs, 8, 1));
+            const Program program = parse_program(text + outputs);
+            for (int place = 0; place < 36; place++) {
+                ProgramCall call = random_call(program, 8);
+                std::vector<double> &x = call.inputs["x"].data;
+                x[size_t(3 * 36 + place)] = nan;
+                x[size_t(4 * 36 + place)] = x[size_t(4 * 36 + (place + 7) % 36)] = nan;
+                x[size_t(5 * 36 + place)] = inf;
+                std::fill(&x[6 * 36], &x[7 * 36], -inf);
+                x[size_t(6 * 36 + place)] = nan;
+                std::fill(&x[7 * 36], &x[8 * 36], place % 2 ? -inf : 1.5);
+                expect_equal(run_kernel(kernel, program, call, 8), interpret(program, call), 1e-6);
+            }
+        }
+    }
 }
 
 // Largest relative error over a sweep, in units of float32 epsilon, 2^-23.

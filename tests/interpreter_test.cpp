@@ -7,6 +7,7 @@
 #include <cmath>
 #include <gtest/gtest.h>
 #include <optional>
+#include <set>
 
 using namespace cryolite;
 using namespace cryolite::test;
@@ -107,6 +108,29 @@ TEST(Passes, TheOptimizerTakesOneStep) {
             EXPECT_EQ(updated.assigned.at("optimizer.velocity." + name)[i], gradient[i]);
             EXPECT_NEAR(updated.assigned.at(name)[i], inputs.stored.at(name)[i] - 0.25 * gradient[i], 1e-15);
         }
+}
+
+TEST(Interpreter, RoundsUpOrDown) {
+    Graph graph = parse(R"(graph g {
+      %0 : f32[n,3] = input() {name="image", shape=[-1, 3]}
+      %1 : f32[] = constant() {value=3.0}
+      %2 : f32[n,3] = div(%0, %1)
+      output(%2) {name="y"}
+    })");
+    InterpreterInputs inputs{.images = {1.5, -1, 1e-3}};
+    std::vector<std::set<double>> seen(3);
+    for (uint64_t seed = 0; seed < 50; seed++) {
+        inputs.rounding = seed;
+        std::vector<double> y = interpret(graph, inputs).outputs.at("y");
+        for (size_t i = 0; i < 3; i++) {
+            EXPECT_EQ(y[i], double(float(y[i])));
+            EXPECT_NEAR(y[i], inputs.images[i] / 3, 1.8e-7 * std::fabs(y[i])); // 1e-3 is no float, either
+            seen[i].insert(y[i]);
+        }
+    }
+    EXPECT_EQ(seen[0], std::set<double>{0.5});
+    EXPECT_EQ(seen[1].size(), 2u);
+    EXPECT_GE(seen[2].size(), 2u);
 }
 
 TEST(Interpreter, SaysWhatItLacks) {

@@ -49,6 +49,29 @@ inline void mlp(Network &net) {
     net.classify(linear(x, {.units = 10}));
 }
 
+// Eight convolutions, two of them with stride 2, sums and a global pool. tanh is smooth: no rounding decides a relu.
+inline Value residual_block(Network &net, Value x, const char *name, int channels, int stride) {
+    Scope block(net, name);
+    Value y =
+        conv2d(x, {.channels = channels, .window = 3, .stride = stride, .padding = 1, .bias = false, .name = "conv1"});
+    y = tanh(batch_norm(y, {.unbiased = true, .name = "bn1"}));
+    y = conv2d(y, {.channels = channels, .window = 3, .padding = 1, .bias = false, .name = "conv2"});
+    y = batch_norm(y, {.unbiased = true, .name = "bn2"});
+    if (stride == 1) return tanh(y + x);
+    Scope downsample(net, "downsample");
+    x = conv2d(x, {.channels = channels, .window = 1, .stride = stride, .bias = false});
+    return tanh(y + batch_norm(x, {.unbiased = true}));
+}
+inline void residual(Network &net) {
+    Value x = net.input("image", {1, 28, 28});
+    x = conv2d(x, {.channels = 4, .window = 3, .stride = 2, .padding = 1, .bias = false, .name = "conv1"});
+    x = tanh(batch_norm(x, {.unbiased = true, .name = "bn1"}));
+    x = residual_block(net, x, "layer1", 4, 1);
+    x = residual_block(net, x, "layer2", 8, 2);
+    x = residual_block(net, x, "layer3", 8, 1);
+    net.classify(linear(flatten(adaptive_avg_pool2d(x)), {.units = 10, .name = "fc"}));
+}
+
 // Convolutions and pooling at odd sizes, no batch normalization: every sample stands for itself.
 inline void plain(Network &net) {
     Value x = net.input("image", {1, 28, 28});

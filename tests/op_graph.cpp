@@ -52,8 +52,11 @@ OpGraph::OpGraph(const OpDef &op, const Case &c, int64_t batch) {
     inputs.batch = batch;
     std::vector<ValueId> results = graph.add(op.name, operands(op, c), c.attrs, "op");
     for (size_t i = 0; i < results.size(); i++) graph.add("output", {results[i]}, {{"name", "y" + std::to_string(i)}});
-    ValueId weights = stored("state", "weights", graph.shape(results.at(0)), -1, 1);
-    ValueId loss = graph.add1("mul", {results.at(0), weights});
+    ValueId y = results.at(0);
+    if (const Shape &shape = graph.shape(y); shape.rank() > 4) // weights in blocks: pointwise kernels end at four
+        y = graph.add1("reshape", {y}, {{"shape", std::vector<int64_t>{shape.elements()}}});
+    ValueId weights = stored("state", "weights", graph.shape(y), -1, 1);
+    ValueId loss = graph.add1("mul", {y, weights});
     std::vector<int64_t> all;
     for (int i = 0; i < graph.shape(loss).rank(); i++) all.push_back(i);
     if (!all.empty()) loss = graph.add1("sum", {loss}, {{"axes", all}});

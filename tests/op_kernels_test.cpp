@@ -4,6 +4,7 @@
 // unless the op says why.
 //
 // Errors are counted in units of float32 epsilon (2^-23): largest difference over largest value of a result.
+#include "device_value.h"
 #include "op_graph.h"
 #include "passes.h"
 #include "run_kernels.h"
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <gtest/gtest.h>
 #include <set>
 
@@ -32,9 +34,29 @@ bool is_direct(const Graph &graph) {
     return true;
 }
 
+// The reference takes minutes.
+bool is_huge(const Case &c) {
+    return std::any_of(c.inputs.begin(), c.inputs.end(),
+                       [](const ValueType &input) { return input.shape.elements() > 30000; });
+}
+
+// PoCL's compiler takes half a second for a kernel: of an op's cases evenly chosen ones, all where the
+// environment has CRYOLITE_ALL_DEVICE_CASES.
+std::vector<Case> cases_on_device(const OpDef &op, int64_t lanes) {
+    std::vector<Case> all;
+    for (const Case &c : op.cases())
+        if (!is_huge(c) && is_direct(OpGraph(op, c, 1).graph)) all.push_back(c);
+    if (all.empty() || std::getenv("CRYOLITE_ALL_DEVICE_CASES")) return all;
+    const size_t most = lanes == 32 ? 1 : 1 + all.size() / 8;
+    std::vector<Case> chosen;
+    for (size_t i = 0; i < most && i < all.size(); i++)
+        chosen.push_back(all[i * (all.size() - 1) / std::max<size_t>(most - 1, 1)]);
+    return chosen;
+}
+
 struct Row {
-    int cases = 0, checks = 0;
-    double forward = 0, gradient = -1; // largest errors; -1: there is none
+    int cases = 0, checks = 0, in_tiles = 0; // in_tiles: cases that many processors cut into tiles of a block
+    double forward = 0, gradient = -1;       // largest errors; -1: there is none
 };
 
 class OpKernels : public testing::TestWithParam<std::string> {
@@ -42,14 +64,31 @@ protected:
     std::map<std::string, Row> rows;
     std::set<std::string> reached; // statements and kernels in what was run
 
+    bool on_device() const {
+        const auto &devices = device_targets();
+        return std::find(devices.begin(), devices.end(), GetParam()) != devices.end();
+    }
+
+    KernelOptions options() const {
+        return on_device() ? device_options(GetParam()) : KernelOptions{.target = GetParam()};
+    }
     void check(const OpDef &op, const Case &c) {
         OpGraph any(op, c, 1);
         if (!is_direct(any.graph)) return;
         Row &row = rows[op.name];
         row.cases++;
         Graph graph = has_gradient(op) ? differentiate(any.graph, {Mode::train, {}, {16, 256}}) : any.graph;
-        KernelGraph kernels(graph, {.target = GetParam()});
-        for (int64_t batch : batches(op, c, kernels.lanes())) {
+        check_batches(op, c, graph, KernelGraph(graph, options()), row);
+        if (on_device()) return;
+        KernelOptions many = options();
+        many.processors = 64;
+        KernelGraph in_tiles(graph, many);
+        if (!in_tiles.has_block_tiles()) return;
+        row.in_tiles++;
+        check_batches(op, c, graph, in_tiles, row);
+    }
+    void check_batches(const OpDef &op, const Case &c, const Graph &graph, const KernelGraph &kernels, Row &row) {
+        for (int64_t batch : batches(op, c, kernels.lanes(), on_device())) {
             SCOPED_TRACE(case_text(op, c) + ", batch " + std::to_string(batch));
             InterpreterInputs inputs = OpGraph(op, c, batch).inputs;
             Interpreted ours = kernels.run(inputs), expected = interpret(graph, inputs);
@@ -67,7 +106,7 @@ protected:
         reach(kernels.lowered());
     }
 
-    static std::vector<int64_t> batches(const OpDef &op, const Case &c, int64_t lanes) {
+    static std::vector<int64_t> batches(const OpDef &op, const Case &c, int64_t lanes, bool few) {
         // One value a channel has no variance; two are -1 and 1 whatever they are.
         const int64_t least = takes_statistics(op) ? 3 : 1;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) // which make the reference ten times slower
@@ -75,6 +114,8 @@ protected:
         return {least, lanes, lanes + 1, 2 * lanes + 1};
 #endif
         if (c.large) return {least, lanes + 1};
+        if (few && lanes > 8) return {lanes + 1};
+        if (few) return {least, 2 * lanes + 1};
         std::vector<int64_t> all;
         for (int64_t batch = least; batch <= 2 * lanes + 1; batch++) all.push_back(batch);
         return all;
@@ -101,7 +142,7 @@ protected:
           %1 : f32[n,2,3,5] = neg(%0)
           output(%1) {name="y"}
         })");
-        KernelGraph kernels(graph, {.target = GetParam()});
+        KernelGraph kernels(graph, options());
         for (int64_t batch : {int64_t(1), kernels.lanes() + 1}) {
             InterpreterInputs inputs{.batch = batch, .images = numbers(1, batch * 30)};
             EXPECT_EQ(kernels.run(inputs).outputs, interpret(graph, inputs).outputs);
@@ -111,15 +152,18 @@ protected:
 };
 
 TEST_P(OpKernels, AgreeWithTheReference) {
-    int checks = 0;
+    std::string none;
+    if (on_device() && !opencl_device(none)) GTEST_SKIP() << none;
+    int checks = 0, in_tiles = 0;
     check_rows();
     for (const OpDef *op : all_ops()) {
-        if (!op->cases) continue;
-        for (const Case &c : op->cases()) ASSERT_NO_THROW(check(*op, c)) << case_text(*op, c);
+        if (!op->cases || (on_device() && op->no_gpu)) continue;
+        for (const Case &c : on_device() ? cases_on_device(*op, options().lanes) : op->cases())
+            ASSERT_NO_THROW(check(*op, c)) << case_text(*op, c);
     }
     std::printf("%-24s %5s %6s %9s %9s\n", "op", "cases", "checks", "forward", "gradient");
     for (const OpDef *op : all_ops()) {
-        if (!op->reference) continue;
+        if (!op->reference || (on_device() && op->no_gpu)) continue;
         auto row = rows.find(op->name);
         EXPECT_TRUE(has_gradient(*op) || op->no_gradient) << op->name << " has no gradient and does not say why";
         if (row == rows.end()) {
@@ -133,13 +177,35 @@ TEST_P(OpKernels, AgreeWithTheReference) {
         std::printf("%-24s %5d %6d %9.2f ", op->name, r.cases, r.checks, r.forward);
         std::printf(r.gradient < 0 ? "        -\n" : "%9.2f\n", r.gradient);
         checks += r.checks;
+        in_tiles += r.in_tiles;
     }
-    std::printf("%d checks on %s\n", checks, GetParam().c_str());
+    std::printf("%d checks on %s, %d cases in tiles of a block as well\n", checks, GetParam().c_str(), in_tiles);
+    if (!on_device()) EXPECT_GT(in_tiles, 20);
     for (const OpDef *op : all_ops())
-        if (op->no_gradient) std::printf("no gradient of %s: %s\n", op->name, op->no_gradient);
-    EXPECT_GT(checks, 400);
+        if (op->no_gradient && !on_device()) std::printf("no gradient of %s: %s\n", op->name, op->no_gradient);
+    for (const OpDef *op : all_ops())
+        if (op->no_gpu && on_device()) std::printf("no kernel of %s: %s\n", op->name, op->no_gpu);
+    EXPECT_GT(checks, on_device() ? 50 : 400);
 }
 
+// Without a CUDA device: kernels become PTX, which need nothing but what a device's runtime has.
+TEST(Devices_cuda, CompileToPtx) {
+    int cases = 0;
+    for (const OpDef *op : all_ops()) {
+        if (!op->cases || op->no_gpu) continue;
+        for (const Case &c : cases_on_device(*op, 8)) {
+            OpGraph any(*op, c, 1);
+            Graph graph = has_gradient(*op) ? differentiate(any.graph, {Mode::train, {}, {16, 256}}) : any.graph;
+            ASSERT_NO_THROW(KernelGraph(graph, {.target = "cuda"})) << case_text(*op, c);
+            cases++;
+        }
+    }
+    std::printf("%d cases compiled for CUDA\n", cases);
+    EXPECT_GT(cases, 60);
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, OpKernels, testing::ValuesIn(device_targets()),
+                         [](const auto &info) { return info.param; });
 INSTANTIATE_TEST_SUITE_P(Targets, OpKernels, testing::ValuesIn(kernel_targets()),
                          [](const auto &info) { return short_target(info.param); });
 

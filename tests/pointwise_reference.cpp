@@ -70,8 +70,8 @@ struct Window {
 
     Window(const ProgramStatement &s, const Tensor &large)
         : size(s.attributes.at("window")), stride(s.attributes.at("stride")), padding(s.attributes.at("padding")),
-          h(large.dims[2]), w(large.dims[3]), pooled_h((h + 2 * padding - size) / stride + 1),
-          pooled_w((w + 2 * padding - size) / stride + 1) {}
+          h(large.dims[2]), w(large.dims[3]), pooled_h(pooled_extent(h, size, stride, padding, s.is_ceil())),
+          pooled_w(pooled_extent(w, size, stride, padding, s.is_ceil())) {}
 
     // Elements of the window at (y, x) that are not padding, in scan order.
     void elements(int y, int x, const std::function<void(int, int)> &visit) const {
@@ -96,23 +96,47 @@ Tensor pooled(const ProgramStatement &s, const Tensor &x) {
     return y;
 }
 
-Tensor pooled_grad(const ProgramStatement &s, const Tensor &dy, const Tensor &x) {
+// To the winners, as positions in their windows.
+Tensor routed(const ProgramStatement &s, const Tensor &dy, const Tensor &winner, const Tensor &dx_shape) {
+    const Window window(s, dx_shape);
+    Tensor dx{dx_shape.dims, std::vector<double>(dx_shape.size(), 0.0)};
+    const int stride = s.attributes.at("stride"), padding = s.attributes.at("padding");
+    for_each(dy.dims, [&](const std::vector<int> &at) {
+        const double chosen = winner.data[flat(winner.dims, at)];
+        window.elements(at[2], at[3], [&](int i, int j) {
+            const int r = i + padding - at[2] * stride, c = j + padding - at[3] * stride;
+            if (r * window.size + c == chosen)
+                dx.data[flat(dx.dims, {at[0], at[1], i, j})] += dy.data[flat(dy.dims, at)];
+        });
+    });
+    return dx;
+}
+
+Tensor winners(const ProgramStatement &s, const Tensor &x) {
+    const Window window(s, x);
+    const int stride = s.attributes.at("stride"), padding = s.attributes.at("padding");
+    Tensor y{{x.dims[0], x.dims[1], window.pooled_h, window.pooled_w}, {}};
+    for_each(y.dims, [&](const std::vector<int> &at) {
+        double largest = 0, chosen = -1;
+        window.elements(at[2], at[3], [&](int i, int j) {
+            const double e = x.data[flat(x.dims, {at[0], at[1], i, j})];
+            if (chosen >= 0 && !(e > largest) && !std::isnan(e)) return;
+            largest = e;
+            chosen = (i + padding - at[2] * stride) * window.size + j + padding - at[3] * stride;
+        });
+        y.data.push_back(chosen);
+    });
+    return y;
+}
+
+Tensor average_grad(const ProgramStatement &s, const Tensor &dy, const Tensor &x) {
     const Window window(s, x);
     Tensor dx{x.dims, std::vector<double>(x.size(), 0.0)};
     for_each(dy.dims, [&](const std::vector<int> &at) {
         const double gradient = dy.data[flat(dy.dims, at)];
-        double largest = -std::numeric_limits<double>::infinity();
-        size_t chosen = SIZE_MAX;
         window.elements(at[2], at[3], [&](int i, int j) {
-            const size_t index = flat(x.dims, {at[0], at[1], i, j});
-            if (s.op == "avg_pool2d_grad") {
-                dx.data[index] += gradient / (window.size * window.size);
-            } else if (chosen == SIZE_MAX || x.data[index] > largest || std::isnan(x.data[index])) {
-                largest = x.data[index];
-                chosen = index;
-            }
+            dx.data[flat(x.dims, {at[0], at[1], i, j})] += gradient / (window.size * window.size);
         });
-        if (chosen != SIZE_MAX) dx.data[chosen] += gradient;
     });
     return dx;
 }
@@ -185,10 +209,12 @@ std::vector<Tensor> interpret(const Program &program, const ProgramCall &call) {
             y = summed(s, operand(0));
         else if (s.op == "avg_pool2d" || s.op == "max_pool2d")
             y = pooled(s, operand(0));
-        else if (s.op == "max_pool2d_grad")
-            y = pooled_grad(s, operand(0), operand(1));
+        else if (s.op == "max_pool2d_winner")
+            y = winners(s, operand(0));
+        else if (s.op == "max_pool2d_route")
+            y = routed(s, operand(0), operand(1), y);
         else if (s.op == "avg_pool2d_grad")
-            y = pooled_grad(s, operand(0), y);
+            y = average_grad(s, operand(0), y);
         else {
             const Tensor a = operand(0), b = s.operands.size() > 1 ? operand(1) : Tensor{{}, {0}};
             auto element = [](const Tensor &t, const std::vector<int> &at) {

@@ -1,5 +1,6 @@
-// The same numbers as PyTorch: losses of 20 steps on real batches, then all parameters and running statistics.
-// tests/fixtures/make_fixtures.py wrote PyTorch's side. Each case prints its largest differences.
+// The same numbers as PyTorch: losses of 20 steps on real batches, then all parameters and running statistics; here and
+// on an OpenCL device. tests/fixtures/make_fixtures.py wrote PyTorch's side. Each case prints its largest differences.
+#include "device_value.h"
 #include "fixture.h"
 #include "networks.h"
 
@@ -24,11 +25,13 @@ const Recipe recipes[] = {{"sgd", {.learning_rate = 0.1}},
 struct Subject {
     const char *name, *fixture;
     Define define;
-    bool biased; // running variances are compared with the textbook's
+    bool biased;                   // running variances are compared with the textbook's
+    int64_t batch = Batches::size; // rows of a batch that a step sees
 };
 const Subject subjects[] = {{"lenet", "lenet", lenet_pytorch, false},
                             {"lenet_scratch", "lenet", lenet_scratch, true},
-                            {"mlp", "mlp", mlp, false}};
+                            {"mlp", "mlp", mlp, false},
+                            {"residual", "residual", residual, false, 64}};
 
 // make_fixtures.py's initialize(): seeds count the modules of nn.Sequential.
 Tensors initial_mlp() {
@@ -44,19 +47,38 @@ Tensors initial_mlp() {
     return tensors;
 }
 
+Tensors initial_residual() {
+    constexpr uint64_t seed = 7000; // RESIDUAL_SEED
+    Tensors tensors;
+    const std::pair<const char *, std::pair<size_t, size_t>> layers[] = {
+        {"conv1", {4, 9}},         {"layer1.conv1", {4, 36}}, {"layer1.conv2", {4, 36}},
+        {"layer2.conv1", {8, 36}}, {"layer2.conv2", {8, 72}}, {"layer2.downsample.0", {8, 4}},
+        {"layer3.conv1", {8, 72}}, {"layer3.conv2", {8, 72}}, {"fc", {10, 8}}};
+    for (const auto &[name, shape] : layers)
+        tensors[name + std::string(".weight")] =
+            deterministic(seed + tensors.size(), shape.first * shape.second, 1 / std::sqrt(double(shape.second)));
+    tensors["fc.bias"] = std::vector<float>(10);
+    return tensors;
+}
+
 Tensors initial(const Subject &subject) {
-    return std::string(subject.fixture) == "mlp" ? initial_mlp() : load_tensors("lenet.initial.safetensors");
+    const std::string fixture = subject.fixture;
+    return fixture == "mlp"        ? initial_mlp()
+           : fixture == "residual" ? initial_residual()
+                                   : load_tensors("lenet.initial.safetensors");
 }
 
 void PrintTo(const Recipe &recipe, std::ostream *out) { *out << recipe.name; }
 void PrintTo(const Subject &subject, std::ostream *out) { *out << subject.name; }
 
-class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe>> {};
+class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe, const char *>> {};
 
 TEST_P(Agreement, LossesParametersAndStatistics) {
-    const auto &[subject, recipe] = GetParam();
+    const auto &[subject, recipe, target] = GetParam();
+    std::string none;
+    if (std::string(target) == "opencl" && !opencl_device(none)) GTEST_SKIP() << none;
     Batches batches;
-    TestModel model(*build(subject.define, recipe.sgd, subject.name), {.batch = Batches::size});
+    TestModel model(*build(subject.define, recipe.sgd, subject.name), {.batch = subject.batch, .target = target});
     model.initialize(1); // running statistics start at 0 and 1
     model.set(initial(subject));
 
@@ -64,7 +86,7 @@ TEST_P(Agreement, LossesParametersAndStatistics) {
     ASSERT_EQ(expected.size(), size_t(Batches::count));
     double loss_difference = 0, tensor_difference = 0;
     for (int step = 0; step < Batches::count; step++) {
-        double loss = model.train(batches, step * Batches::size, Batches::size).loss;
+        double loss = model.train(batches, step * Batches::size, subject.batch).loss;
         double relative = std::fabs(loss / expected[size_t(step)] - 1);
         EXPECT_LE(relative, 1e-5) << "step " << step;
         loss_difference = std::max(loss_difference, relative);
@@ -88,14 +110,21 @@ TEST_P(Agreement, LossesParametersAndStatistics) {
     size_t saved = 0;
     for (const auto &[name, values] : ours) saved += name.rfind("optimizer.", 0) != 0;
     EXPECT_EQ(compared, saved) << "a parameter or statistic without a counterpart in PyTorch";
-    std::printf("    %s, %s, %d steps: losses within %.1e, %zu tensors within %.1e\n", subject.name, recipe.name,
-                Batches::count, loss_difference, compared, tensor_difference);
+    std::printf("    %s, %s, %s, %d steps: losses within %.1e, %zu tensors within %.1e\n", subject.name, recipe.name,
+                target, Batches::count, loss_difference, compared, tensor_difference);
 }
 
-INSTANTIATE_TEST_SUITE_P(PyTorch, Agreement, testing::Combine(testing::ValuesIn(subjects), testing::ValuesIn(recipes)),
-                         [](const auto &info) {
-                             return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
-                         });
+std::string agreement_name(const testing::TestParamInfo<Agreement::ParamType> &info) {
+    return std::string(std::get<0>(info.param).name) + "_" + std::get<1>(info.param).name;
+}
+INSTANTIATE_TEST_SUITE_P(PyTorch, Agreement,
+                         testing::Combine(testing::ValuesIn(subjects), testing::ValuesIn(recipes),
+                                          testing::Values("host")),
+                         agreement_name);
+INSTANTIATE_TEST_SUITE_P(OpenCl, Agreement,
+                         testing::Combine(testing::Values(subjects[0], subjects[2], subjects[3]),
+                                          testing::ValuesIn(recipes), testing::Values("opencl")),
+                         agreement_name);
 
 class ScratchAgreement : public testing::TestWithParam<Recipe> {};
 

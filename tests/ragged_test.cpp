@@ -90,9 +90,20 @@ TEST(Ragged, InferenceDoesNotDependOnTheBatchAround) {
     model.initialize(3);
     for (int step = 0; step < 3; step++) model.train(batches, step * 64, 64);
     std::vector<float> whole = model.infer(batches, 1000, 64);
+    // Few samples have a plan of their own, which rounds otherwise.
+    const int64_t few = model.compiled().infer_one_batch;
+    std::vector<float> one_by_one;
+    for (int64_t i = 0; i < few; i++) {
+        std::vector<float> one = model.infer(batches, 1000 + i, 1);
+        one_by_one.insert(one_by_one.end(), one.begin(), one.end());
+    }
     for (int64_t size : {1, 2, 15, 16, 17, 31, 33, 63}) {
         std::vector<float> part = model.infer(batches, 1000, size);
-        for (size_t i = 0; i < part.size(); i++) ASSERT_EQ(part[i], whole[i]) << "batch " << size << ", output " << i;
+        const std::vector<float> &same = size <= few ? one_by_one : whole;
+        for (size_t i = 0; i < part.size(); i++) {
+            ASSERT_EQ(part[i], same[i]) << "batch " << size << ", output " << i;
+            ASSERT_NEAR(part[i], whole[i], 1e-6);
+        }
     }
 }
 

@@ -1,12 +1,14 @@
 // Random networks, every way they can be computed (differential.h). A network that fails is shrunk, and printed as
-// text. CRYOLITE_RANDOM_NETWORKS: how many, 300 unless set; CRYOLITE_RANDOM_FIRST: the first seed, 0 unless set.
+// text. CRYOLITE_RANDOM_NETWORKS: how many, 300 (on a device 8) unless set; CRYOLITE_RANDOM_FIRST: the first seed, 0
+// unless set.
+#include "device_value.h"
 #include "differential.h"
 #include "op_graph.h"
 #include "random_network.h"
 #include "run_kernels.h"
 
 #include <algorithm>
-#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <gtest/gtest.h>
@@ -39,24 +41,25 @@ Genome smallest(const Genome &genome, uint64_t seed, const DifferentialOptions &
     return shrink(genome, [&](const Genome &other) { return judge(other, seed, options).kind == Verdict::differs; });
 }
 
-std::string report(const Genome &genome, uint64_t seed) {
-    Verdict verdict = judge(genome, seed);
+std::string report(const Genome &genome, uint64_t seed, const DifferentialOptions &options) {
+    Verdict verdict = judge(genome, seed, options);
     return "seed " + std::to_string(seed) + ", " + verdict.blame + ": " + verdict.detail + "\n" +
            print(grow(genome)->graph());
 }
 
-TEST(RandomNetworks, AgreeWithTheirReferences) {
-    const uint64_t first = number_from("CRYOLITE_RANDOM_FIRST", 0),
-                   count = number_from("CRYOLITE_RANDOM_NETWORKS", 300);
+// count: unless the environment says how many.
+void compare_many(uint64_t count, const DifferentialOptions &options) {
+    const uint64_t first = number_from("CRYOLITE_RANDOM_FIRST", 0);
+    count = number_from("CRYOLITE_RANDOM_NETWORKS", count);
     uint64_t agreed = 0, skipped = 0, nodes = 0;
     std::map<std::string, int> reasons;
     for (uint64_t seed = first; seed < first + count; seed++) {
         if (isatty(2))
             std::fprintf(stderr, "\r%llu of %llu", (unsigned long long)(seed - first), (unsigned long long)count);
         Genome genome = random_genome(seed);
-        Verdict verdict = judge(genome, seed);
+        Verdict verdict = judge(genome, seed, options);
         if (verdict.kind == Verdict::differs) {
-            ADD_FAILURE() << report(smallest(genome, seed), seed);
+            ADD_FAILURE() << report(smallest(genome, seed, options), seed, options);
         } else if (verdict.kind == Verdict::skipped) {
             skipped++;
             reasons[verdict.blame.substr(0, verdict.blame.find('\''))]++;
@@ -70,6 +73,14 @@ TEST(RandomNetworks, AgreeWithTheirReferences) {
                 double(nodes) / double(std::max<uint64_t>(agreed, 1)), (unsigned long long)skipped);
     for (const auto &[why, times] : reasons) std::printf("    %4d skipped: %s\n", times, why.c_str());
     EXPECT_GT(agreed, count * 3 / 4) << "too many are skipped";
+}
+
+TEST(RandomNetworks, AgreeWithTheirReferences) { compare_many(300, {}); }
+
+TEST(RandomNetworks_OpenCl, AgreeWithTheirReferences) {
+    std::string none;
+    if (!opencl_device(none)) GTEST_SKIP() << none;
+    compare_many(8, {.target = "opencl"});
 }
 
 // A pass that makes a tanh of every sigmoid is found, blamed, and shown by a network of one gene.
@@ -157,6 +168,19 @@ TEST(FoundGraphs, StayRight) {
           %2 : f32[n,1,1,3] = avg_pool2d(%1) {padding=0, stride=1, window=2}
           output(%2) {name="y"}
         })",
+        // Equal windows, whose means were summed in different orders: the searches of the largest disagreed.
+        R"(graph max_of_equal_windows {
+          %0 : f32[n,1,3,8] = input() {shape=[-1,1,3,8]}
+          %1 : f32[1,1,3,8] = parameter() {name="means", shape=[1,1,3,8]}
+          %2 : f32[n,1,3,8] = min(%1, %0)
+          %3 : f32[n,1,4,9] = avg_pool2d(%2) {padding=2, stride=1, window=4}
+          %4 : f32[n,1,3,8] = max_pool2d(%3) {padding=0, stride=1, window=2}
+          %5 : f32[n,1,3,8] = square(%4)
+          %6 : f32[1,1,1,1] = sum(%5) {axes=[0,1,2,3]}
+          %7 : f32[] = reshape(%6) {shape=[]}
+          output(%7) {name="loss"}
+          output(%4) {name="y"}
+        })",
         // A sum over a dimension that no term names.
         R"(graph sum_of_a_broadcast {
           %0 : f32[n,1] = input() {shape=[-1,1]}
@@ -168,14 +192,17 @@ TEST(FoundGraphs, StayRight) {
     for (const char *text : texts) {
         Graph graph = parse(text);
         SCOPED_TRACE(graph.name);
-        InterpreterInputs inputs{.batch = 21, .stored = {{"mean", {0.25}}}};
+        InterpreterInputs inputs{.batch = 21, .stored = {{"mean", {0.25}}, {"means", numbers(2, 24)}}};
         inputs.images = numbers(1, 21 * graph.shape(graph.nodes[0].outputs[0]).elements());
         if (std::string(text).find("\"loss\"") != std::string::npos)
             graph = differentiate(graph, {Mode::train, {}, {16, 256}});
-        std::vector<double> ours = run_kernels(graph, inputs).outputs.at("y"),
-                            expected = interpret(graph, inputs).outputs.at("y");
-        ASSERT_EQ(ours.size(), expected.size());
-        for (size_t i = 0; i < ours.size(); i++) EXPECT_FLOAT_EQ(float(ours[i]), float(expected[i])) << i;
+        const Interpreted ours = run_kernels(graph, inputs), expected = interpret(graph, inputs);
+        const std::vector<double> &y = ours.outputs.at("y"), &expected_y = expected.outputs.at("y");
+        ASSERT_EQ(y.size(), expected_y.size());
+        for (size_t i = 0; i < y.size(); i++) EXPECT_FLOAT_EQ(float(y[i]), float(expected_y[i])) << i;
+        for (const auto &[name, gradient] : expected.gradients)
+            for (size_t i = 0; i < gradient.size(); i++)
+                EXPECT_NEAR(ours.gradients.at(name)[i], gradient[i], 1e-5 * (1 + std::fabs(gradient[i]))) << i;
     }
 }
 
@@ -193,6 +220,16 @@ TEST(FoundNetworks, AConvolutionReadsAPartOfAConcat) {
     const bool tiles = std::any_of(graph.nodes.begin(), graph.nodes.end(),
                                    [](const Node &node) { return node.op == find_op("conv2d_grad_weight_tiles"); });
     EXPECT_TRUE(tiles) << "the network no longer shows what it is for";
+}
+
+// Parts of a concat that lie elsewhere have no layout of one sample: a block of samples is used.
+TEST(FoundNetworks, AConcatOfTheInputsRows) {
+    Network network("concat_of_rows");
+    Value x = network.input("image", {1});
+    Value y = reshape(concat({sigmoid(x), linear(x, {.units = 2}), x}), {-1, 1, 4, 1});
+    network.classify(linear(flatten(relu6(8 * y)), {.units = 3}));
+    Verdict verdict = compare(network, {});
+    EXPECT_EQ(verdict.kind, Verdict::agrees) << verdict.blame << ": " << verdict.detail;
 }
 
 } // namespace

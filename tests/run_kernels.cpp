@@ -1,6 +1,7 @@
 #include "run_kernels.h"
 
 #include "codegen.h"
+#include "device_value.h"
 #include "guarded.h"
 #include "jit.h"
 #include "passes.h"
@@ -56,8 +57,8 @@ Knobs random_knobs(const KernelSpec &spec, const KernelTarget &target, uint64_t 
     const TuningSpace space = tuning_space(spec, target);
     if (space.knobs.empty()) return {};
     Search search(space, std::hash<std::string>()(spec.key()) + seed);
-    search.next(); // the generator's own choice
-    return search.next().value_or(Knobs{});
+    search.skip({}); // the generator's own choice
+    return search.random().value_or(Knobs{});
 }
 
 KernelSpec spec_of(const Kernel &kernel, const KernelTarget &target, uint64_t schedule) {
@@ -74,6 +75,8 @@ struct Runner {
     const KernelTarget &target;
     const LinkedObjects &objects;
     const Times times;
+    std::string no_device;
+    runtime::Device *device = target.gpu ? opencl_device(no_device) : nullptr;
     std::vector<ValueId> root;  // by ValueId: behind reshapes
     std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;
@@ -189,6 +192,54 @@ struct Runner {
     }
     int64_t channel(ValueId v) const { return elements(v) / graph.shape(v)[1]; }
 
+    // A whole-batch launch: all blocks in one dimension more, or in the one that a block value has for them.
+    void call_device(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t tile) {
+        int32_t batch = int32_t(inputs.batch), index = 0;
+        std::vector<cryo_buffer> buffers(kernel.args.size());
+        std::vector<std::vector<cryo_halide_dim>> dims(kernel.args.size());
+        std::vector<DeviceValue> values;
+        std::vector<void *> argv;
+        for (size_t a = 0; a < kernel.args.size(); a++) {
+            const KernelArg &arg = kernel.args[a];
+            argv.push_back(arg.kind == KernelArg::block ? &index : &batch);
+            if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
+            ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
+            dims[a] = dims_of(arg, v);
+            const cryo_halide_dim all = {0, int32_t(blocks()), int32_t(elements(v)), 0};
+            if (graph.shape(v).batched() && !arg.single && !arg.all_blocks)
+                dims[a].back() = all;
+            else if (graph.shape(v).per_block() && !arg.all_blocks)
+                dims[a].push_back(all);
+            values.emplace_back(*device, bits(v));
+            buffers[a] = buffer_of(v, dims[a]);
+            buffers[a].device = values.back().address(tile * arg.tile_stride);
+            argv.back() = &buffers[a];
+        }
+        const std::string name = "kernel '" + spec_of(kernel, target, schedule).key() + "'";
+        GuardWatch watch(name); // PoCL's devices are this process
+        if (int code = function(argv.data()))
+            throw InternalError(name + " says " + std::to_string(code) + ": " + device->kernel_error());
+        for (size_t i = values.size() - node.outputs.size(); i < values.size(); i++) values[i].take_back(name);
+    }
+
+    std::vector<cryo_halide_dim> dims_of(const KernelArg &arg, ValueId v) const {
+        std::vector<cryo_halide_dim> dims;
+        int64_t stride = 1;
+        for (size_t d = 0; d < arg.extents.size(); d++) {
+            dims.push_back({0, int32_t(arg.extents[d]), int32_t(arg.strides.empty() ? stride : arg.strides[d]), 0});
+            stride *= arg.extents[d];
+        }
+        if (arg.all_blocks) dims.push_back({0, int32_t(context.max_blocks()), int32_t(elements(v)), 0});
+        return dims;
+    }
+    cryo_buffer buffer_of(ValueId v, std::vector<cryo_halide_dim> &dims) const {
+        cryo_buffer buffer = {};
+        buffer.type = {uint8_t(graph.type(v).type == Type::i32 ? 0 : 2), 32, 1};
+        buffer.dimensions = int32_t(dims.size());
+        buffer.dim = dims.data();
+        return buffer;
+    }
+
     // One call. block: which one; -1: all.
     void call(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t block, int64_t tile) {
         Guarded scratch{size_t(kernel.scratch)};
@@ -215,21 +266,11 @@ struct Runner {
             }
             if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
             ValueId v = (arg.kind == KernelArg::input ? node.inputs : node.outputs).at(size_t(arg.index));
-            int64_t stride = 1;
-            for (size_t d = 0; d < arg.extents.size(); d++) {
-                dims[a].push_back(
-                    {0, int32_t(arg.extents[d]), int32_t(arg.strides.empty() ? stride : arg.strides[d]), 0});
-                stride *= arg.extents[d];
-            }
-            if (arg.all_blocks) dims[a].push_back({0, int32_t(context.max_blocks()), int32_t(elements(v)), 0});
+            dims[a] = dims_of(arg, v);
             int64_t at = tile * arg.tile_stride;
             if (graph.shape(v).per_block() && !arg.all_blocks) at += block * elements(v);
-            cryo_buffer &buffer = buffers[a];
-            buffer = {};
+            cryo_buffer &buffer = buffers[a] = buffer_of(v, dims[a]);
             buffer.host = reinterpret_cast<uint8_t *>(&bits(v).at(size_t(at)));
-            buffer.type = {uint8_t(graph.type(v).type == Type::i32 ? 0 : 2), 32, 1};
-            buffer.dimensions = int32_t(dims[a].size());
-            buffer.dim = dims[a].data();
             argv.push_back(&buffer);
         }
         const std::string name = "kernel '" + spec_of(kernel, target, schedule).key() + "'";
@@ -254,11 +295,14 @@ struct Runner {
         if (!node.op->kernel) throw InternalError("fuse left a statement: " + print(graph, node));
         Kernel kernel = node.op->kernel(graph, node, context);
         auto function = objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, target, schedule), target) + "_argv");
-        if (space == Space::block)
+        const int64_t tiles = space == Space::block ? 1 : std::max<int64_t>(kernel.tiles, 1);
+        if (target.gpu)
+            for (int64_t tile = 0; tile < tiles; tile++) call_device(node, kernel, function, tile);
+        else if (space == Space::block)
             for (int64_t block = 0; block < blocks(); block++) call(node, kernel, function, block, 0);
         else
-            for (int64_t tile = 0; tile < std::max<int64_t>(kernel.tiles, 1); tile++)
-                call(node, kernel, function, -1, tile);
+            for (int64_t block = kernel.of_block ? 0 : -1; block < (kernel.of_block ? blocks() : 0); block++)
+                for (int64_t tile = 0; tile < tiles; tile++) call(node, kernel, function, block, tile);
     }
 };
 
@@ -273,9 +317,12 @@ struct KernelGraph::Compiled {
 };
 
 KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
-    CompileOptions compile{.target = options.target, .cache = CRYOLITE_TEST_CACHE};
+    CompileOptions compile{
+        .batch = options.max_batch, .target = options.target, .lanes = options.lanes, .cache = CRYOLITE_TEST_CACHE};
     KernelTarget target = resolve_target(compile);
-    KernelContext context{target.lanes, options.max_batch};
+    KernelContext context{target.lanes, options.max_batch, target.gpu ? Math::strict : Math::measured};
+    context.device = target.gpu;
+    context.processors = options.processors;
     compiled_ =
         std::make_unique<Compiled>(Compiled{target, context, options.schedule, lower_fully(graph, context), {}});
 
@@ -287,13 +334,18 @@ KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
             if (known.insert(spec.key()).second) kernels.push_back(spec);
         }
     int cached = 0;
-    compiled_->objects =
-        std::make_unique<LinkedObjects>(compile_kernels(kernels, target, compile, cached), target.name, graph.name);
+    compiled_->objects = std::make_unique<LinkedObjects>(compile_kernels(kernels, target, compile, cached), target.name,
+                                                         graph.name, device_functions());
 }
 
 KernelGraph::~KernelGraph() = default;
 
 int64_t KernelGraph::lanes() const { return compiled_->context.lanes; }
+bool KernelGraph::has_block_tiles() const {
+    return std::any_of(compiled_->graph.nodes.begin(), compiled_->graph.nodes.end(), [&](const Node &node) {
+        return node.op->kernel && node.op->kernel(compiled_->graph, node, compiled_->context).of_block;
+    });
+}
 const Graph &KernelGraph::lowered() const { return compiled_->graph; }
 
 Interpreted KernelGraph::run(const InterpreterInputs &inputs) const {
@@ -320,6 +372,15 @@ const std::vector<std::string> &kernel_targets() {
         return names;
     }();
     return runnable;
+}
+
+const std::vector<std::string> &device_targets() {
+    static const std::vector<std::string> targets = {"opencl", "opencl_32_lanes"};
+    return targets;
+}
+
+KernelOptions device_options(const std::string &name) {
+    return {.target = "opencl", .lanes = name == "opencl" ? 8 : 32};
 }
 
 std::string short_target(const std::string &name) {

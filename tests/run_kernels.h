@@ -14,9 +14,11 @@
 namespace cryolite::test {
 
 struct KernelOptions {
-    std::string target = "host"; // a Halide target's name; its vector width is the lanes
+    std::string target = "host"; // a Halide target's name, or "opencl"
+    int64_t lanes = 0;           // 0: the target's own
     int64_t max_batch = 64;
-    uint64_t schedule = 0; // not 0: knobs of the generators at random, from this seed; 0: their own choice
+    int64_t processors = 1; // many: blocks in tiles
+    uint64_t schedule = 0;  // not 0: knobs of the generators at random, from this seed; 0: their own choice
 };
 
 // Compiled once, run for any batch up to max_batch.
@@ -28,6 +30,7 @@ public:
     ~KernelGraph();
 
     int64_t lanes() const;
+    bool has_block_tiles() const;
     const Graph &lowered() const; // what the kernels do
     // inputs: as interpret()'s, rounded to float32; lanes and padding are the kernels' own.
     Interpreted run(const InterpreterInputs &inputs) const;
@@ -44,6 +47,9 @@ inline Interpreted run_kernels(const Graph &graph, const InterpreterInputs &inpu
 // The names of the targets that every kernel must be right on and this machine can run: AVX-512, AVX2, SSE4.1;
 // under the address sanitizer the machine's own with instrumented kernels.
 const std::vector<std::string> &kernel_targets();
+// Devices with 8 and with 32 lanes, whether this machine has them or not; device_options() of one.
+const std::vector<std::string> &device_targets();
+KernelOptions device_options(const std::string &name);
 // "avx512", "avx2" or "sse41"; other names as they are.
 std::string short_target(const std::string &name);
 

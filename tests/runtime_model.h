@@ -211,7 +211,7 @@ inline const cryo_arg unpack_args[] = {y_arg, output_arg};
 
 template <size_t n>
 cryo_step step(cryo_kernel kernel, const char *name, const char *key, const cryo_arg (&args)[n], int64_t tiles = 1) {
-    return {kernel, name, key, args, int64_t(n), tiles, 10, 100, 1};
+    return {kernel, name, key, args, int64_t(n), tiles, 0, 10, 100, 1};
 }
 
 inline const cryo_step train_0[] = {step(pack, "0", "pack c=3", pack_args), step(stats, "1", "stats c=3", stats_args)};
@@ -240,10 +240,10 @@ struct Program {
     cryo_phase evaluate_phase = {evaluate_0, 3, nullptr, 0, evaluate_0_tail, 1};
     cryo_phase infer_phase = {infer_0, 3, nullptr, 0, nullptr, 0};
     cryo_plan train = {
-        "train", train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1", 0, 0};
+        "train", lanes, train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1", 0, 0};
     cryo_plan evaluate = {
-        "evaluate", &evaluate_phase, 1, arena_bytes, scratch_bytes, loss_value, correct_value, 1, nullptr, 0, 0};
-    cryo_plan infer = {"infer", &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr, 0, 0};
+        "evaluate", lanes, &evaluate_phase, 1, arena_bytes, scratch_bytes, loss_value, correct_value, 1, nullptr, 0, 0};
+    cryo_plan infer = {"infer", lanes, &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr, 0, 0};
     std::array<cryo_parameter, 3> parameters = {
         {{"2.weight", CRYO_ROLE_PARAMETER, weight, 6, 2, weight_shape, CRYO_INIT_UNIFORM, 0.5},
          {"1.total", CRYO_ROLE_STATE, total, 3, 1, total_shape, CRYO_INIT_CONSTANT, 0.25},
@@ -266,7 +266,9 @@ struct Program {
                             0,
                             &train,
                             &evaluate,
-                            &infer};
+                            &infer,
+                            nullptr,
+                            0};
     Program() = default;
     Program(const Program &) = delete;
     Program &operator=(const Program &) = delete;

@@ -73,7 +73,7 @@ TEST(RuntimeOpen, NullPointersAndVersions) {
     program.program.version = 7;
     program.program.name = reinterpret_cast<const char *>(8); // must not be read
     expect_open(&program.program, nullptr, CRYO_BAD_PROGRAM,
-                "the program has version 7, this runtime reads version 3: compile again");
+                "the program has version 7, this runtime reads version 6: compile again");
     EXPECT_EQ(cryo_arena_bytes(&program.program, 1), 0u);
     EXPECT_EQ(cryo_arena_bytes(nullptr, 1), 0u);
 }

@@ -155,6 +155,49 @@ TEST(RuntimeStep, TheHookIsCalledOncePerPhaseAndTiledTailStepWithNoMoreTasksThan
     cryo_close(model);
 }
 
+namespace {
+
+// Tiles of each block: who was called for what. Then the rows.
+int tile_result(void **argv) { // valid, block, tile, result (V), of one class
+    enter();
+    for (int v = 0; v < lanes; v++)
+        at(argv, 3, v) = v < scalar(argv, 0) ? float(10 * scalar(argv, 1) + scalar(argv, 2)) : 0.0f;
+    if (scalar(argv, 1) == fail_block) at(argv, 3, 0) = NAN;
+    return 0;
+}
+const cryo_arg tile_args[] = {valid_arg, block_arg, arg(CRYO_ARG_TILE),
+                              arg(CRYO_REGION_ARENA, result, 1, y_dims, result_block, lanes * 4)};
+const cryo_arg rows_args[] = {result_arg, output_arg};
+const cryo_step in_tiles[] = {{tile_result, "2", "tile_result", tile_args, 4, classes, 1, 0, 0, 1}};
+const cryo_step to_rows[] = {step(unpack, "output", "unpack k=2", rows_args)};
+
+} // namespace
+
+TEST(RuntimeStep, TilesOfEachBlock) {
+    std::array<cryo_phase, 2> phases = {{{nullptr, 0, in_tiles, 1, nullptr, 0}, {to_rows, 1, nullptr, 0, nullptr, 0}}};
+    Program program;
+    program.infer.phases = phases.data();
+    program.infer.phase_count = 2;
+    program.infer.arena_bytes = arena_bytes;
+    Batch batch(max_batch);
+    for (int threads : {1, 2, 8}) {
+        Model model(program, threads);
+        for (int count : {1, lanes, lanes + 1, max_batch}) {
+            std::vector<float> outputs(max_batch * classes, -1.0f);
+            ASSERT_EQ(cryo_infer(model, batch.images.data(), count, outputs.data()), CRYO_OK) << model.error();
+            for (int n = 0; n < max_batch; n++)
+                for (int k = 0; k < classes; k++)
+                    EXPECT_EQ(outputs[n * classes + k], n < count ? float(10 * (n / lanes) + k) : -1.0f) << n;
+        }
+        ASSERT_EQ(cryo_set_check_finite(model, 1), CRYO_OK);
+        fail_block = 2;
+        std::vector<float> outputs(max_batch * classes);
+        EXPECT_EQ(cryo_infer(model, batch.images.data(), max_batch, outputs.data()), CRYO_NOT_FINITE);
+        EXPECT_EQ(model.error(), "layer '2', kernel 'tile_result': a NaN in the result of samples 8 to 8");
+        fail_block = -1;
+    }
+}
+
 TEST(RuntimeStep, AKernelsErrorNamesLayerAndKernelAndEndsTheStep) {
     Batch batch(max_batch);
     for (int threads : {1, 2, 8}) {

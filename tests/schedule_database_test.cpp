@@ -204,6 +204,21 @@ TEST_F(SchedulesTest, EverySpaceHasTheGeneratorsChoiceAndMore) {
     }
 }
 
+TEST(SearchTest, BeginsWithTheGeneratorsChoiceThenWhatIsSuggestedThenOneKnobAtATime) {
+    TuningSpace space;
+    space.knobs = {{"tile_x", from_one_to(4)}, {"tile_c", from_one_to(4)}, {"unroll", {2, 4}}};
+    space.together = {"tile_x", "tile_c"};
+    Search search(space, 1);
+    search.suggest({{"tile_x", 3}, {"tile_c", 2}, {"unroll", 0}});
+    EXPECT_EQ(search.next(), Knobs{});
+    EXPECT_EQ(search.next(), (Knobs{{"tile_x", 3}, {"tile_c", 2}}));
+    EXPECT_EQ(search.next(), (Knobs{{"unroll", 2}}));
+    EXPECT_EQ(search.next(), (Knobs{{"unroll", 4}}));
+    std::set<Knobs> others;
+    while (auto knobs = search.next()) others.insert(*knobs);
+    EXPECT_EQ(others.size(), 17 * 3 - 4u); // tiles or none, three unrolls; four were proposed
+}
+
 TEST(SearchTest, FindsTheBestOfASmoothSpaceAndEnds) {
     TuningSpace space;
     space.knobs = {{"a", from_one_to(15)}, {"b", from_one_to(15)}};

@@ -1,5 +1,5 @@
-// The heavy kernels under schedules that nobody chose: tiles at random instead of the generators' own, for every case
-// of the op table that leads to them, between guard pages. No tile may change a result beyond what float32 leaves open,
+// The heavy kernels under schedules that nobody chose: knobs at random instead of the generators' own, for every case
+// of the op table that leads to them, between guard pages. No knob may change a result beyond what float32 leaves open,
 // nor a sum whose order it does not touch at all. CRYOLITE_RANDOM_SCHEDULES: how many a case, 2 unless set.
 #include "op_graph.h"
 #include "passes.h"

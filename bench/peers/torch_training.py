@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Trains LeNet with and without batch normalization in PyTorch, with the recipe and the rows of scripts/accuracy.
 
-usage: torch_training.py [--data FOLDER] [--epochs 10] [--seeds 5] [--threads 2] [--initial FOLDER]
+usage: torch_training.py [--data FOLDER] [--epochs 10] [--rows NETWORK:RATE ...] [--seeds 5] [--first 0] [--threads 2]
+                         [--initial FOLDER]
 Prints a line a run: loss and training accuracy over the last epoch, test accuracy after it. --initial writes the initial
 weights, <network>-<seed>.safetensors, for `train --load`. Needs torch and numpy.
 """
@@ -85,15 +86,18 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=pathlib.Path, default=pathlib.Path("/usr/share/datasets/fashion-mnist"))
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--rows", nargs="+", default=ROWS, help="as lenet_plain:0.9",
+                        type=lambda row: (row.split(":")[0], float(row.split(":")[1])))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--initial", type=pathlib.Path)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     data = load(options.data, "train"), load(options.data, "t10k")
     print(f"{'network':22} {'rate':>5} {'seed':>5} {'loss':>8} {'train':>8} {'test':>8}")
-    for name, rate in ROWS:
-        for seed in range(options.seeds):
+    for name, rate in options.rows:
+        for seed in range(options.first, options.first + options.seeds):
             row = train(name, rate, seed, options.epochs, data, options.initial)
             print(f"{name:22} {rate:5} {seed:5} " + " ".join(f"{value:8.4f}" for value in row), flush=True)
 

@@ -43,6 +43,10 @@ public:
                                             : cryo_infer(model, images_.data(), batch(), outputs_.data()));
     }
 
+    std::string plan() const { // that runs
+        const bool one = mode_ == "infer" && batch() <= loaded_.compiled().infer_one_batch;
+        return one ? "infer_one" : mode_;
+    }
     const LoadedNetwork &loaded() const { return loaded_; }
     int64_t batch() const { return loaded_.max_batch(); }
 
@@ -64,7 +68,7 @@ class Bench {
 public:
     Bench(const Network &network, const Options &options)
         : options_(options), subject_(network, options),
-          timer_(subject_.loaded(), options.mode, [this] { subject_.step(); }) {
+          timer_(subject_.loaded(), subject_.plan(), [this] { subject_.step(); }) {
         title_ = fmt::format("{} {}, batch {}, {} thread{}", network.name(), options.mode, subject_.batch(),
                              options_.threads, options.threads > 1 ? "s" : "");
         name_ = network.name();
@@ -134,6 +138,8 @@ void run(Options &options) {
         check_writable(options.svg);
     }
     if (options.threads == 0) options.threads = int(std::max(1u, std::thread::hardware_concurrency()));
+    int &processors = options.network.compile.processors;
+    if (processors == 0) processors = options.threads;
     std::unique_ptr<Network> network = build_network(options.network.network);
     Bench bench(*network, options);
     if (options.serve) {

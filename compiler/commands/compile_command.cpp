@@ -80,7 +80,7 @@ void add_compile_command(CLI::App &app) {
     command->add_flag("--checked", options->network.compile.checked, "Kernels check every bound");
     command->add_option("--emit", options->stage, "Print this stage instead; help lists them");
     command->add_option("--mode", options->mode, "Of --emit: train, evaluate or infer")
-        ->check(CLI::IsMember({"train", "evaluate", "infer"}));
+        ->check(CLI::IsMember({"train", "evaluate", "infer", "infer_one"}));
     command->add_option("--kernel", options->kernel, "Of --emit stmt and asm: kernels whose key contains this");
     command->callback([options] { run(*options); });
 }

@@ -83,6 +83,9 @@ Json describe(const Network &network, const CompileOptions &options) {
     ParameterTable parameters = layout_parameters(network.graph());
     for (Mode mode : modes) {
         KernelContext kernel{target.lanes, options.batch, network.math()};
+        kernel.processors = planned_processors(options);
+        kernel.device = target.gpu;
+        if (kernel.device) kernel.math = Math::strict;
         Graph graph = run_pipeline(network.graph(), {mode, network.optimizer(), kernel});
         if (mode == Mode::train) parameters = layout_parameters(graph); // and the optimizer's
         plans.push_back(plan_json(make_plan(graph, mode, parameters, kernel)));

@@ -1,6 +1,7 @@
 // From the network to an open model; from a folder to a set of samples that fits.
 #include "loaded_network.h"
 
+#include "../../runtime/device/device.h"
 #include "../../runtime/plan_format.h"
 #include "../frontend.h"
 #include "../op.h"
@@ -9,8 +10,16 @@
 
 namespace cryolite {
 
+static std::vector<HostFunction> device_functions() {
+    std::vector<HostFunction> functions;
+    size_t count = 0;
+    const runtime::KernelFunction *of_device = runtime::kernel_functions(count);
+    for (size_t i = 0; i < count; i++) functions.push_back({of_device[i].name, of_device[i].address});
+    return functions;
+}
+
 LoadedNetwork::LoadedNetwork(const Network &network, const CompileOptions &options, int threads)
-    : compiled_(compile_with_progress(network, options)), loaded_(compiled_) {
+    : compiled_(compile_with_progress(network, options)), loaded_(compiled_, device_functions()) {
     cryo_options open = {};
     open.threads = threads;
     if (cryo_open(loaded_.program(), &open, &model_) != CRYO_OK) throw Failure(cryo_open_error());

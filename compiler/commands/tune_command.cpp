@@ -3,6 +3,7 @@
 #include "command.h"
 
 #include "../data/whole_file.h"
+#include "../graph.h"
 #include "../progress.h"
 #include "../tune/tuner.h"
 
@@ -66,6 +67,9 @@ KernelSpec parse_kernel(const std::vector<std::string> &words, const KernelTarge
         if (equal == std::string::npos || equal == 0) throw UsageError("'" + words[i] + "' is not name=value");
         kernel.parameters[words[i].substr(0, equal)] = words[i].substr(equal + 1);
     }
+    // Squares need not be written twice.
+    for (auto [from, to] : {std::pair("h", "w"), std::pair("r", "s")})
+        if (kernel.parameters.count(from)) kernel.parameters.emplace(to, kernel.parameters[from]);
     // Generators that take a block of samples a call have n; the others are told how many samples there are.
     if (auto n = kernel.parameters.find("n"); n != kernel.parameters.end()) batch = std::atoll(n->second.c_str());
     return kernel;
@@ -83,6 +87,7 @@ public:
           database_(options.network.compile.schedules, ScheduleDatabase::write) {}
 
     void run(const std::vector<Job> &jobs) {
+        std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ); // who reads along in a pipe sees results as they come
         const double budget = parse_duration(options_.budget);
         Interruptible interruptible;
         double left = budget;
@@ -115,24 +120,32 @@ private:
                 fmt::print("  {}: {}\n", print(knobs), outcome);
             };
         if (options_.explain) fmt::print("{}\n", kernel.key());
-        Tuned tuned = tune(kernel, target_, database_, options);
-        bar.clear();
-        print_result(kernel, tuned);
-        return tuned;
+        try {
+            Tuned tuned = tune(kernel, target_, database_, options);
+            bar.clear();
+            print_result(kernel, tuned);
+            return tuned;
+        } catch (const InternalError &error) {
+            if (options_.kernel.empty()) throw;
+            throw Failure(error.what()); // the parameters are the user's
+        }
     }
 
     void print_result(const KernelSpec &kernel, const Tuned &tuned) const {
         const TunedSchedule &s = tuned.schedule;
         const TuneCounts &n = tuned.counts;
+        if (s.seconds <= 0) {
+            fmt::print("{}: nothing was timed in {:.1f} s\n", kernel.key(), tuned.seconds);
+            return;
+        }
         fmt::print("{}: {}, {:.3f} us, {:.2f}x the generator's own choice; {} timed, {} refused, {} rejected by their "
                    "code, {} failed "
                    "in {:.1f} s{}\n",
-                   kernel.key(), print(s.knobs), s.seconds * 1e6, s.seconds > 0 ? s.own_seconds / s.seconds : 1,
-                   n.timed, n.refused, n.by_code, n.failed, tuned.seconds, tuned.exhausted ? ", all there are" : "");
+                   kernel.key(), print(s.knobs), s.seconds * 1e6, s.own_seconds / s.seconds, n.timed, n.refused,
+                   n.by_code, n.failed, tuned.seconds, tuned.exhausted ? ", all there are" : "");
         if (options_.curve)
             for (const TunePoint &point : tuned.curve)
                 fmt::print("  after {:.2f} s: {:.3f} us\n", point.seconds, point.best * 1e6);
-        std::fflush(stdout);
     }
 
     const Options &options_;
@@ -159,6 +172,7 @@ void run(Options &options) {
     CompileOptions &compile = options.network.compile;
     if (compile.schedules.empty()) compile.schedules = ScheduleDatabase::usual_file();
     const KernelTarget target = resolve_target(compile);
+    if (target.gpu) throw Failure("kernels for devices have no knobs to tune");
     int64_t batch = compile.batch;
     std::vector<Job> jobs;
     if (!options.kernel.empty())
@@ -176,6 +190,22 @@ std::string text_of(const std::string &file) {
     return text.str();
 }
 
+void import_schedules(const std::string &database, const std::string &file) {
+    const std::vector<TunedSchedule> schedules = parse_schedules(text_of(file));
+    ScheduleDatabase(database, ScheduleDatabase::write).store(schedules);
+    fmt::print("{} schedules are in '{}' now\n", schedules.size(), database);
+}
+
+void export_schedules(const std::string &database, const std::string &file) {
+    const std::vector<TunedSchedule> schedules = ScheduleDatabase(database, ScheduleDatabase::read).all();
+    if (file == "-") {
+        fmt::print("{}", print(schedules));
+        return;
+    }
+    write_whole_file(file, print(schedules));
+    fmt::print("{} schedules are in '{}' now\n", schedules.size(), file);
+}
+
 } // namespace
 
 void add_tune_command(CLI::App &app) {
@@ -183,7 +213,7 @@ void add_tune_command(CLI::App &app) {
     CLI::App *command = app.add_subcommand("tune", "Search faster schedules for the kernels, and keep them");
     command->add_option("kernel", options->kernel,
                         "Instead of a network's kernels this one: a generator and its parameters, as conv2d n=32 c=64 "
-                        "h=32 w=32 k=64 r=3 s=3 padding=1");
+                        "h=32 k=64 r=3 padding=1");
     command->add_option("--budget", options->budget, "Time for all of them: 30s, 10m, 1h")->capture_default_str();
     command->add_option("--kernel", options->kernel_filter, "Only kernels whose key contains this");
     command->add_flag("--explain", options->explain, "Print why each candidate was rejected, or won");
@@ -207,15 +237,7 @@ void add_schedules_command(CLI::App &app) {
             ->envname("CRYOLITE_SCHEDULES");
         sub->callback([files, out] {
             if (files->database.empty()) files->database = ScheduleDatabase::usual_file();
-            if (!out) {
-                ScheduleDatabase(files->database, ScheduleDatabase::write).store(parse_schedules(text_of(files->text)));
-                return;
-            }
-            const std::string text = print(ScheduleDatabase(files->database, ScheduleDatabase::read).all());
-            if (files->text == "-")
-                fmt::print("{}", text);
-            else
-                write_whole_file(files->text, text);
+            out ? export_schedules(files->database, files->text) : import_schedules(files->database, files->text);
         });
     }
 }

@@ -142,11 +142,19 @@ static std::vector<ValueType> infer_stats_partial(const Graph &g, const Node &n)
 static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]);
     int64_t h = x.rank() == 4 ? x[2] : 1, w = x.rank() == 4 ? x[3] : 1;
-    return {.generator = "batch_stats",
-            .parameters = {{"c", text(x[1])}, {"h", text(h)}, {"w", text(w)}},
-            .args = {{.kind = KernelArg::valid, .extents = {}},
-                     {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
-                     {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}}};
+    Kernel kernel{.generator = "batch_stats",
+                  .parameters = {{"c", text(x[1])}, {"h", text(h)}, {"w", text(w)}},
+                  .args = {{.kind = KernelArg::valid, .extents = {}},
+                           {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
+                           {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}}};
+    if (const int64_t tiles = block_tiles(x[1], context.lanes, context)) {
+        kernel.tiles = tiles;
+        kernel.of_block = true;
+        kernel.parameters["c"] = text(x[1] / tiles);
+        cut(kernel.args[1], 3, tiles);
+        cut(kernel.args[2], 1, tiles);
+    }
+    return kernel;
 }
 static std::vector<ValueType> infer_stats_merge(const Graph &, const Node &n) {
     Shape shape(n.attrs.list("shape"));

@@ -70,8 +70,8 @@ std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &
     return cases;
 }
 
-int64_t whole_tile(int64_t size) {
-    if (size < 32768) return size;
+int64_t whole_tile(int64_t size, const KernelContext &context) {
+    if (size < 32768 || context.device) return size;
     for (int64_t tile = 32768; tile >= 4096; tile -= 16)
         if (tile < size && size % tile == 0) return tile;
     return size;
@@ -81,6 +81,28 @@ KernelArg input_arg(const Graph &graph, const Node &node, int index, const Kerne
     return {.kind = KernelArg::input,
             .index = index,
             .extents = kernel_extents(graph.shape(node.inputs.at(size_t(index))), context)};
+}
+
+int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context) {
+    const int64_t blocks = context.max_blocks();
+    if (context.device || context.vector || blocks >= context.processors) return 0;
+    for (int64_t tiles = 2 * context.processors / blocks; tiles > 1; tiles--)
+        if (extent % tiles == 0 && extent / tiles >= least) return tiles;
+    return 0;
+}
+
+void cut(KernelArg &arg, size_t dimension, int64_t tiles) {
+    std::vector<int64_t> strides;
+    int64_t stride = 1;
+    for (int64_t extent : arg.extents) {
+        strides.push_back(stride);
+        stride *= extent;
+    }
+    int64_t &extent = arg.extents.at(dimension);
+    const bool outermost = strides[dimension] * extent == stride;
+    extent /= tiles;
+    arg.tile_stride = strides[dimension] * extent;
+    if (!outermost) arg.strides = strides;
 }
 
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {

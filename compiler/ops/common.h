@@ -33,9 +33,18 @@ std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &con
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 
+inline constexpr char direct_on_devices[] = "devices have direct convolutions only";
+
 // Elements of one tile of a whole value that all threads work on: a divisor of size, in whole vectors; size itself when
 // it is small or has no such divisor. A tile's few arrays fit in L2, and take some ten microseconds.
-int64_t whole_tile(int64_t size);
+// On a device always size.
+int64_t whole_tile(int64_t size, const KernelContext &context);
+
+// Tiles of a block: equal ranges of an extent, each of at least `least`, at most as many as keep the processors busy.
+// 0: the blocks are tasks enough, or the extent is too small.
+int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context);
+// Leaves the first of so many tiles of an argument, ranges of extent `dimension`.
+void cut(KernelArg &arg, size_t dimension, int64_t tiles);
 
 // A case with float32 inputs of these shapes: "[n,2,5,5] [3,2,3,3]".
 Case case_of(const std::string &shapes, Attrs attrs = {}, double low = -1, double high = 1);

@@ -42,6 +42,59 @@ static double flops(const Shape &w, const Shape &y, const KernelContext &context
     return 2.0 * double(context.lanes) * double(w.elements()) * double(y[2] * y[3]);
 }
 
+struct ChannelDimension {
+    size_t arg, dimension;
+};
+// Leaves the kernel one tile of a block, where there should be tiles: a range of the channels that the parameter
+// `counter` counts, in these dimensions of the arguments. Of groups, which are the outermost dimension of all.
+static void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &n,
+                      const KernelContext &context) {
+    const int64_t channels = std::stoll(kernel.parameters.at(counter)), of_group = channels / groups(n);
+    const int64_t tiles = groups(n) > 1 ? block_tiles(groups(n), (context.lanes + of_group - 1) / of_group, context)
+                                        : block_tiles(channels, context.lanes, context);
+    if (!tiles) return;
+    kernel.tiles = tiles;
+    kernel.of_block = true;
+    kernel.flops /= double(tiles);
+    auto divide = [&](const char *parameter) {
+        std::string &value = kernel.parameters.at(parameter);
+        value = text(std::stoll(value) / tiles);
+    };
+    if (groups(n) == 1) {
+        divide(counter);
+        for (const ChannelDimension &c : cuts) cut(kernel.args.at(c.arg), c.dimension, tiles);
+    } else {
+        for (const char *parameter : {"c", "k", "groups"}) divide(parameter);
+        for (KernelArg &arg : kernel.args) cut(arg, arg.extents.size() - 1, tiles);
+    }
+}
+// The same with ranges of pixels instead of channels, where weights are smaller than images: a task then reads its part
+// of the images and all weights.
+static bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &w, const Node &n,
+                       const KernelContext &context) {
+    const int64_t pixels = x[2] * x[3];
+    if (!by_pixels(w, n) || groups(n) > 1 || pixels * context.lanes < results) return false;
+    const int64_t tiles = block_tiles(pixels, most_packed_pixels, context);
+    if (!tiles) return false;
+    kernel.tiles = tiles;
+    kernel.of_block = true;
+    kernel.flops /= double(tiles);
+    kernel.parameters["w"] = text(pixels / tiles);
+    kernel.parameters["plane"] = text(pixels);
+    cut(kernel.args.front(), 1, tiles);
+    cut(kernel.args.back(), 1, tiles);
+    return true;
+}
+// Scratch for the copy of a source of `channels` channels, before the result, where copying it pays. Only for kernels
+// whose images are all pixels in a row (by_pixels) and of one group.
+static void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &w, const Node &n,
+                        const KernelContext &context) {
+    if (context.device || !by_pixels(w, n) || groups(n) > 1 || !worth_packing(results)) return;
+    kernel.parameters["pack"] = "true";
+    kernel.scratch = packed_elements(context.lanes, channels);
+    kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
+}
+
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
     if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
@@ -75,8 +128,30 @@ static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<
             sum_to(g, g.add1("sum", {dy[0]}, {{"axes", batch_axes(g.shape(dy[0]))}}, n.layer), Shape{w[0]}, n.layer));
     return result;
 }
+// A window of one pixel that moves in strides sees an image of fewer pixels. On a processor that is made first: kernels
+// then find their pixels side by side.
+static bool skips_pixels(const Shape &w, const Node &n, const KernelContext &context) {
+    return w[2] * w[3] == 1 && n.attrs.integer("stride") > 1 && n.attrs.integer("padding") == 0 && !context.device &&
+           !context.vector;
+}
+static Attrs of_stride_one(Attrs attrs) {
+    attrs.map["stride"] = int64_t(1);
+    return attrs;
+}
+static Attrs skipping(const Node &n) {
+    return {{"window", int64_t(1)}, {"stride", n.attrs.integer("stride")}, {"padding", int64_t(0)}};
+}
+static ValueId seen_pixels(Rewriter &r, const Node &n, ValueId x) {
+    return r.to.add1("avg_pool2d", {x}, skipping(n), n.layer, n.source);
+}
 static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
-    if (!lower_conv2d_to_winograd(r, n, context)) r.copy(n);
+    if (skips_pixels(r.from.shape(n.inputs[1]), n, context)) {
+        std::vector<ValueId> inputs = r.inputs(n);
+        inputs[0] = seen_pixels(r, n, inputs[0]);
+        r.bind(n.outputs[0], r.to.add1("conv2d", inputs, of_stride_one(n.attrs), n.layer, n.source));
+    } else if (!lower_conv2d_to_winograd(r, n, context)) {
+        r.copy(n);
+    }
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);
@@ -88,6 +163,10 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
     kernel.args.push_back(image_arg(output_arg(g, n, 0, context), w, n));
     kernel.args[0] = image_arg(kernel.args[0], w, n);
+    std::vector<ChannelDimension> channels{{1, 3}, {2, 3}};
+    if (n.inputs.size() > 2) channels = {{1, 3}, {2, 0}, {3, 3}};
+    if (!cut_pixels(kernel, w[0], x, w, n, context)) cut_block(kernel, "k", channels, n, context);
+    pack_source(kernel, x[1], std::stoll(kernel.parameters.at("k")), w, n, context);
     return kernel;
 }
 
@@ -158,15 +237,31 @@ static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
              Type::f32}};
 }
 static void lower_input(Rewriter &r, const Node &n, const KernelContext &context) {
-    if (!lower_conv2d_grad_input_to_winograd(r, n, context)) r.copy(n);
+    if (skips_pixels(r.from.shape(n.inputs[1]), n, context)) {
+        const Shape &dy = r.from.shape(n.inputs[0]);
+        Attrs seen = of_stride_one(n.attrs), all = skipping(n);
+        seen.map["h"] = dy[2];
+        seen.map["w"] = dy[3];
+        for (const char *side : {"h", "w"}) all.map[side] = n.attrs.integer(side);
+        ValueId dx = r.to.add1("conv2d_grad_input", r.inputs(n), seen, n.layer, n.source);
+        r.bind(n.outputs[0], r.to.add1("avg_pool2d_grad", {dx}, all, n.layer, n.source));
+    } else if (!lower_conv2d_grad_input_to_winograd(r, n, context)) {
+        r.copy(n);
+    }
 }
 static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &context) {
-    const Shape &w = g.shape(n.inputs[1]);
-    return {.generator = "conv2d_grad_input",
-            .parameters = parameters(g.shape(n.outputs[0]), w, n),
-            .args = {image_arg(input_arg(g, n, 0, context), w, n), input_arg(g, n, 1, context),
-                     image_arg(output_arg(g, n, 0, context), w, n)},
-            .flops = flops(w, g.shape(n.inputs[0]), context)};
+    const Shape &x = g.shape(n.outputs[0]), &w = g.shape(n.inputs[1]);
+    Kernel kernel{.generator = "conv2d_grad_input",
+                  .parameters = parameters(x, w, n),
+                  .args = {image_arg(input_arg(g, n, 0, context), w, n), input_arg(g, n, 1, context),
+                           image_arg(output_arg(g, n, 0, context), w, n)},
+                  .flops = flops(w, g.shape(n.inputs[0]), context)};
+    if (!cut_pixels(kernel, x[1], x, w, n, context)) {
+        cut_block(kernel, "c", {{1, 2}, {2, 3}}, n, context);
+        if (kernel.tiles && groups(n) == 1) kernel.parameters["weight_c"] = text(x[1]);
+    }
+    pack_source(kernel, w[0], std::stoll(kernel.parameters.at("c")), w, n, context);
+    return kernel;
 }
 static Shape weight_shape(const Graph &g, const Node &n) {
     return Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1] / groups(n), n.attrs.integer("r"),
@@ -184,11 +279,18 @@ static int64_t weight_tile(const Shape &w, const Shape &y, const Node &n, const 
 }
 static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
     if (lower_conv2d_grad_weight_to_winograd(r, n, context)) return;
-    if (weight_tile(weight_shape(r.from, n), r.from.shape(n.inputs[1]), n, context)) {
-        r.bind(n.outputs[0], r.to.add1("conv2d_grad_weight_tiles", r.inputs(n), n.attrs, n.layer, n.source));
+    const Shape w = weight_shape(r.from, n);
+    std::vector<ValueId> inputs = r.inputs(n);
+    Attrs attrs = n.attrs;
+    if (skips_pixels(w, n, context)) {
+        inputs[0] = seen_pixels(r, n, inputs[0]);
+        attrs = of_stride_one(attrs);
+    }
+    if (weight_tile(w, r.from.shape(n.inputs[1]), n, context)) {
+        r.bind(n.outputs[0], r.to.add1("conv2d_grad_weight_tiles", inputs, attrs, n.layer, n.source));
         return;
     }
-    ValueId partial = r.to.add1("conv2d_grad_weight_partial", r.inputs(n), n.attrs, n.layer, n.source);
+    ValueId partial = r.to.add1("conv2d_grad_weight_partial", inputs, attrs, n.layer, n.source);
     r.bind(n.outputs[0],
            r.to.add1("sum_merge", {partial}, {{"mean_count", int64_t(0)}, {"shape", r.from.shape(n.outputs[0]).dims}},
                      n.layer, n.source));
@@ -203,15 +305,19 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
     KernelArg dw = output_arg(g, n, 0, context);
     dw.extents.at(3) /= groups(n);
     dw.extents.push_back(groups(n));
-    return {.generator = "conv2d_grad_weight",
-            .parameters = parameters(g.shape(n.inputs[0]), w, n),
-            .args = {image_arg(input_arg(g, n, 0, context), w, n), image_arg(input_arg(g, n, 1, context), w, n), dw},
-            .flops = flops(w, g.shape(n.inputs[1]), context)};
+    Kernel kernel{
+        .generator = "conv2d_grad_weight",
+        .parameters = parameters(g.shape(n.inputs[0]), w, n),
+        .args = {image_arg(input_arg(g, n, 0, context), w, n), image_arg(input_arg(g, n, 1, context), w, n), dw},
+        .flops = flops(w, g.shape(n.inputs[1]), context)};
+    cut_block(kernel, "k", {{1, 3}, {2, 3}}, n, context);
+    return kernel;
 }
 static Kernel kernel_weight_tiles(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape w = weight_shape(g, n), &y = g.shape(n.inputs[1]);
     // A graph may ask for tiles where they are not worth it.
-    const int64_t tile = std::max(weight_tile(w, y, n, context), int64_t(largest_divisor(int(w[0]), 8)));
+    const int64_t tile =
+        context.device ? w[0] : std::max(weight_tile(w, y, n, context), int64_t(largest_divisor(int(w[0]), 8)));
     auto all_blocks = [&](int input) {
         KernelArg arg = image_arg(input_arg(g, n, input, context), w, n);
         arg.extents.pop_back();

@@ -17,10 +17,11 @@ static std::map<std::string, std::string> parameters(const WinogradConv &q) {
             {"padding", text(q.padding)}};
 }
 
-// ---- the transformed weight: [channel blocks, points, what one block reads for one point]
-static std::vector<int64_t> weight_dims(const WinogradConv &q) {
+// ---- the transformed weight: [channel blocks, points, what one block reads for one point]. Of a convolution that is
+// made in tiles, ranges of its output channels (attribute `tiles`), q is one of them.
+static std::vector<int64_t> weight_dims(const WinogradConv &q, int64_t tiles) {
     const WinogradConv::Schedule s = q.schedule();
-    return {s.channel_blocks, q.points(), int64_t(s.channel_tiles) * q.c * s.tile_k};
+    return {tiles * s.channel_blocks, q.points(), int64_t(s.channel_tiles) * q.c * s.tile_k};
 }
 static KernelArg weight_arg(KernelArg::Kind kind, int index, int64_t tile_k, int64_t c, int64_t channel_tiles,
                             const Shape &u) {
@@ -38,16 +39,29 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
     const Shape &w = g.shape(n.inputs[0]), &u = g.shape(n.outputs[0]);
     const bool flip = n.attrs.flag("flip");
     const int64_t c = w[flip ? 0 : 1], tile_k = n.attrs.integer("tile_k"), tiles = n.attrs.integer("channel_tiles");
-    return {.generator = "winograd_weight",
-            .parameters = {{"c", text(c)},
-                           {"k", text(w[flip ? 1 : 0])},
-                           {"r", text(w[2])},
-                           {"m", text(n.attrs.integer("m"))},
-                           {"tile_k", text(tile_k)},
-                           {"channel_tiles", text(tiles)},
-                           {"channel_blocks", text(u[0])},
-                           {"flip", flip ? "true" : "false"}},
-            .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, c, tiles, u)}};
+    const int64_t k = w[flip ? 1 : 0];
+    Kernel kernel{.generator = "winograd_weight",
+                  .parameters = {{"c", text(c)},
+                                 {"k", text(k)},
+                                 {"r", text(w[2])},
+                                 {"m", text(n.attrs.integer("m"))},
+                                 {"tile_k", text(tile_k)},
+                                 {"channel_tiles", text(tiles)},
+                                 {"channel_blocks", text(u[0])},
+                                 {"flip", flip ? "true" : "false"}},
+                  .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, c, tiles, u)}};
+    // All threads share a large one: a task a channel block, where those are full.
+    const int64_t few = 1 << 15;
+    if (u[0] > 1 && u[0] * tiles * tile_k == k && u.elements() > few) {
+        kernel.tiles = u[0];
+        kernel.at_barrier = true;
+        kernel.parameters["k"] = text(k / u[0]);
+        kernel.parameters["channel_blocks"] = "1";
+        if (flip) kernel.parameters["weight_k"] = text(k);
+        cut(kernel.args[0], flip ? 2 : 3, u[0]);
+        cut(kernel.args[1], 3, u[0]);
+    }
+    return kernel;
 }
 // rows x columns times columns x 1.
 static std::vector<double> product(const Matrix &matrix, const std::vector<double> &vector) {
@@ -94,26 +108,29 @@ static void reference_weight(const Graph &, const Node &node, const Inputs &in, 
 }
 
 // ---- the convolution
+static int64_t tiles_of(const Node &n) { return n.attrs.has("tiles") ? n.attrs.integer("tiles") : 1; }
+// One tile of it.
 static WinogradConv conv_of(const Graph &g, const Node &n) {
     const Shape &x = g.shape(n.inputs[0]);
     return {.lanes = int(n.attrs.integer("lanes")),
             .c = int(x[1]),
             .h = int(x[2]),
             .w = int(x[3]),
-            .k = int(n.attrs.integer("k")),
+            .k = int(n.attrs.integer("k") / tiles_of(n)),
             .r = int(n.attrs.integer("r")),
             .padding = int(n.attrs.integer("padding")),
             .m = int(n.attrs.integer("m"))};
 }
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const WinogradConv q = conv_of(g, n);
-    const Shape &x = g.shape(n.inputs[0]), &u = g.shape(n.inputs[1]), expected(weight_dims(q));
+    const int64_t k = n.attrs.integer("k");
+    const Shape &x = g.shape(n.inputs[0]), &u = g.shape(n.inputs[1]), expected(weight_dims(q, tiles_of(n)));
     if (x.rank() != 4 || !x.batched()) compile_error(n, "the input must be [n, c, h, w], not " + x.text());
     if (u != expected)
         compile_error(n, "transformed weight " + u.text() + " for input " + x.text() + " must be " + expected.text());
-    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{q.k})
-        compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit " + text(q.k) + " channels");
-    return {{Shape{Shape::batch, q.k, q.ho(), q.wo()}, Type::f32}};
+    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{k})
+        compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit " + text(k) + " channels");
+    return {{Shape{Shape::batch, k, q.ho(), q.wo()}, Type::f32}};
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const WinogradConv q = conv_of(g, n);
@@ -126,8 +143,14 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
     const WinogradConv::Schedule s = q.schedule();
     kernel.args[1] = weight_arg(KernelArg::input, 1, s.tile_k, q.c, s.channel_tiles, g.shape(n.inputs[1]));
-    kernel.args.push_back({.kind = KernelArg::scratch, .extents = {}});
     kernel.args.push_back(output_arg(g, n, 0, context));
+    if (const int64_t tiles = tiles_of(n); tiles > 1) {
+        kernel.tiles = tiles;
+        kernel.of_block = true;
+        for (size_t i = 1; i < kernel.args.size(); i++)
+            cut(kernel.args[i], i == 2 && n.inputs.size() > 2 ? 0 : 3, tiles);
+    }
+    kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
     return kernel;
 }
 static void reference(const Graph &g, const Node &n, const Inputs &in, const Outputs &out) {
@@ -149,7 +172,7 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
                 }
                 transformed.push_back(sandwich(matrices.input, patch));
             }
-            for (int k = 0; k < q.k; k++) {
+            for (int64_t k = 0; k < out[0]->shape[1]; k++) {
                 std::vector<double> sums(size_t(t * t), 0);
                 for (int c = 0; c < q.c; c++)
                     for (int p = 0; p < t * t; p++) {
@@ -162,7 +185,7 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
                 for (int i = 0; i < q.m * q.m; i++) {
                     const int row = top + i / q.m, column = left + i % q.m;
                     if (row < q.ho() && column < q.wo())
-                        out[0]->data[size_t(((s * q.k + k) * q.ho() + row) * q.wo() + column)] =
+                        out[0]->data[size_t(((s * out[0]->shape[1] + k) * q.ho() + row) * q.wo() + column)] =
                             y[size_t(i)] + (in.size() > 2 ? in[2]->data[size_t(k)] : 0);
                 }
             }
@@ -170,22 +193,43 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
 }
 
 // ---- what the other ops' lower rules ask
-static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip) {
-    const WinogradConv::Schedule s = q.schedule();
+//
+// Tiles of a block leave no channel block half empty.
+static WinogradConv tile_of(WinogradConv q, int64_t tiles) {
+    q.k /= int(tiles);
+    return q;
+}
+static int64_t choose_tiles(const WinogradConv &q, const KernelContext &context) {
+    for (int64_t tiles = block_tiles(q.k, 2 * context.lanes, context); tiles > 1; tiles--)
+        if (q.k % tiles == 0 && tile_of(q, tiles).schedule().padded_k() * tiles == q.k) return tiles;
+    return 1;
+}
+static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip,
+                                  int64_t tiles) {
+    const WinogradConv::Schedule s = tile_of(q, tiles).schedule();
     return r.to.add1("winograd_weight", {weight},
                      {{"m", int64_t(q.m)},
                       {"flip", flip},
                       {"tile_k", int64_t(s.tile_k)},
                       {"channel_tiles", int64_t(s.channel_tiles)},
-                      {"channel_blocks", int64_t(s.channel_blocks)}},
+                      {"channel_blocks", tiles * s.channel_blocks}},
                      n.layer, n.source);
 }
-static Attrs conv_attrs(const WinogradConv &q) {
-    return {{"k", int64_t(q.k)},
-            {"r", int64_t(q.r)},
-            {"m", int64_t(q.m)},
-            {"padding", int64_t(q.padding)},
-            {"lanes", int64_t(q.lanes)}};
+static Attrs conv_attrs(const WinogradConv &q, int64_t tiles) {
+    Attrs attrs{{"k", int64_t(q.k)},
+                {"r", int64_t(q.r)},
+                {"m", int64_t(q.m)},
+                {"padding", int64_t(q.padding)},
+                {"lanes", int64_t(q.lanes)}};
+    if (tiles > 1) attrs.map["tiles"] = tiles;
+    return attrs;
+}
+static void bind(Rewriter &r, const Node &n, const char *op, const WinogradConv &q, bool flip,
+                 const KernelContext &context) {
+    const int64_t tiles = choose_tiles(q, context);
+    std::vector<ValueId> inputs = r.inputs(n);
+    inputs[1] = transformed_weight(r, n, inputs[1], q, flip, tiles);
+    r.bind(n.outputs[0], r.to.add1(op, inputs, conv_attrs(q, tiles), n.layer, n.source));
 }
 WinogradConv choose_winograd(const Node &n, const KernelContext &context, const Shape &x, int64_t k, int64_t r,
                              int64_t s, int64_t padding, WinogradUse use) {
@@ -204,13 +248,12 @@ WinogradConv choose_winograd(const Node &n, const KernelContext &context, const 
 }
 
 bool lower_conv2d_to_winograd(Rewriter &r, const Node &n, const KernelContext &context) {
+    if (context.vector) return false;
     const Shape &x = r.from.shape(n.inputs[0]), &w = r.from.shape(n.inputs[1]);
     const WinogradConv q =
         choose_winograd(n, context, x, w[0], w[2], w[3], n.attrs.integer("padding"), WinogradUse::forward);
     if (!q.m) return false;
-    std::vector<ValueId> inputs = r.inputs(n);
-    inputs[1] = transformed_weight(r, n, inputs[1], q, false);
-    r.bind(n.outputs[0], r.to.add1("conv2d_winograd", inputs, conv_attrs(q), n.layer, n.source));
+    bind(r, n, "conv2d_winograd", q, false, context);
     return true;
 }
 
@@ -219,20 +262,19 @@ bool lower_conv2d_grad_input_to_winograd(Rewriter &r, const Node &n, const Kerne
     const WinogradConv q =
         choose_winograd(n, context, dy, w[1], w[2], w[3], w[2] - 1 - n.attrs.integer("padding"), WinogradUse::forward);
     if (!q.m) return false;
-    std::vector<ValueId> inputs = r.inputs(n);
-    inputs[1] = transformed_weight(r, n, inputs[1], q, true);
-    r.bind(n.outputs[0], r.to.add1("conv2d_winograd_grad_input", inputs, conv_attrs(q), n.layer, n.source));
+    bind(r, n, "conv2d_winograd_grad_input", q, true, context);
     return true;
 }
 
 // ---- cases
 struct WinogradCase {
     int c, h, w, k, r, padding, m;
+    int tiles = 1;
 };
 const WinogradCase winograd_cases[] = {
-    {2, 4, 4, 3, 3, 1, 4},  {1, 1, 1, 1, 3, 1, 4},   {3, 7, 5, 2, 3, 0, 4}, {2, 5, 7, 3, 3, 2, 4},
-    {2, 6, 6, 5, 3, 1, 2},  {3, 5, 4, 7, 3, 0, 2},   {2, 8, 9, 3, 5, 2, 2}, {3, 5, 5, 2, 5, 0, 2},
-    {1, 14, 9, 2, 5, 4, 4}, {11, 9, 3, 13, 3, 1, 4},
+    {2, 4, 4, 3, 3, 1, 4},  {1, 1, 1, 1, 3, 1, 4},   {3, 7, 5, 2, 3, 0, 4},     {2, 5, 7, 3, 3, 2, 4},
+    {2, 6, 6, 5, 3, 1, 2},  {3, 5, 4, 7, 3, 0, 2},   {2, 8, 9, 3, 5, 2, 2},     {3, 5, 5, 2, 5, 0, 2},
+    {1, 14, 9, 2, 5, 4, 4}, {11, 9, 3, 13, 3, 1, 4}, {3, 6, 7, 16, 3, 1, 4, 2},
 };
 static WinogradConv conv_of(const WinogradCase &c) {
     return {.lanes = int(case_lanes), .c = c.c, .h = c.h, .w = c.w, .k = c.k, .r = c.r, .padding = c.padding, .m = c.m};
@@ -241,14 +283,14 @@ static std::vector<Case> weight_cases() {
     std::vector<Case> cases;
     for (const WinogradCase &c : winograd_cases)
         for (bool flip : {false, true}) {
-            const WinogradConv::Schedule s = conv_of(c).schedule();
+            const WinogradConv::Schedule s = tile_of(conv_of(c), c.tiles).schedule();
             const Shape weight{flip ? c.c : c.k, flip ? c.k : c.c, c.r, c.r};
             cases.push_back({{{weight, Type::f32}},
                              {{"m", int64_t(c.m)},
                               {"flip", flip},
                               {"tile_k", int64_t(s.tile_k)},
                               {"channel_tiles", int64_t(s.channel_tiles)},
-                              {"channel_blocks", int64_t(s.channel_blocks)}}});
+                              {"channel_blocks", int64_t(c.tiles * s.channel_blocks)}}});
         }
     return cases;
 }
@@ -256,8 +298,9 @@ static std::vector<Case> cases_with(bool bias) {
     std::vector<Case> cases;
     for (const WinogradCase &c : winograd_cases) {
         const WinogradConv q = conv_of(c);
-        Case result{{{Shape{Shape::batch, c.c, c.h, c.w}, Type::f32}, {Shape(weight_dims(q)), Type::f32}},
-                    conv_attrs(q)};
+        Case result{{{Shape{Shape::batch, c.c, c.h, c.w}, Type::f32},
+                     {Shape(weight_dims(tile_of(q, c.tiles), c.tiles)), Type::f32}},
+                    conv_attrs(q, c.tiles)};
         if (bias) result.inputs.push_back({Shape{c.k}, Type::f32});
         cases.push_back(result);
     }
@@ -275,6 +318,7 @@ const OpDef winograd_weight_op = {.name = "winograd_weight",
                                   .kernel = kernel_weight,
                                   .reference = reference_weight,
                                   .cases = weight_cases,
+                                  .no_gpu = direct_on_devices,
                                   .no_gradient = made_by_lowering};
 const OpDef conv2d_winograd_op = {.name = "conv2d_winograd",
                                   .summary = "conv2d of stride 1 with a transformed weight",
@@ -284,6 +328,7 @@ const OpDef conv2d_winograd_op = {.name = "conv2d_winograd",
                                   .kernel = kernel,
                                   .reference = reference,
                                   .cases = cases,
+                                  .no_gpu = direct_on_devices,
                                   .no_gradient = made_by_lowering};
 const OpDef conv2d_winograd_grad_input_op = {.name = "conv2d_winograd_grad_input",
                                              .summary = "the same as the gradient for the input",
@@ -294,6 +339,7 @@ const OpDef conv2d_winograd_grad_input_op = {.name = "conv2d_winograd_grad_input
                                              .padding = Padding::if_all,
                                              .reference = reference,
                                              .cases = input_cases,
+                                             .no_gpu = direct_on_devices,
                                              .no_gradient = made_by_lowering};
 
 } // namespace cryolite

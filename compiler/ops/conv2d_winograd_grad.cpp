@@ -113,6 +113,7 @@ const OpDef conv2d_winograd_grad_weight_op = {.name = "conv2d_winograd_grad_weig
                                               .masked_input = 1,
                                               .reference = reference,
                                               .cases = cases,
+                                              .no_gpu = direct_on_devices,
                                               .no_gradient = made_by_lowering};
 
 } // namespace cryolite

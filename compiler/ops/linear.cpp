@@ -43,7 +43,8 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
 // Weights that no cache holds: a task makes a tile of the results for all blocks.
 static int64_t result_tile(const Shape &w, bool forward) { return linear_tile(w[1], w[0], forward); }
 static bool in_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
-    return context.max_blocks() > 1 && linear_in_tiles(g.shape(n.inputs[1])[1], g.shape(n.inputs[1])[0]) &&
+    return !context.device && context.max_blocks() > 1 &&
+           linear_in_tiles(g.shape(n.inputs[1])[1], g.shape(n.inputs[1])[0]) &&
            result_tile(g.shape(n.inputs[1]), forward) >= 8;
 }
 static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
@@ -56,7 +57,8 @@ static void lower_input(Rewriter &r, const Node &n, const KernelContext &context
 }
 static Kernel result_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
     const Shape &w = g.shape(n.inputs[1]);
-    const int64_t c = w[1], k = w[0], v = context.lanes, tile = result_tile(w, forward);
+    const int64_t c = w[1], k = w[0], v = context.lanes;
+    const int64_t tile = context.device ? (forward ? k : c) : result_tile(w, forward);
     Kernel kernel{
         .generator = forward ? "linear_tiles" : "linear_grad_input_tiles",
         .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}, {"max_batch", text(context.max_batch)}},
@@ -99,7 +101,7 @@ static std::vector<ValueType> infer_tiles(const Graph &g, const Node &n) {
 }
 static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &context) {
     int64_t k = g.shape(n.outputs[0])[0], c = g.shape(n.outputs[0])[1], v = context.lanes;
-    int64_t tile = linear_grad_weight_tile(int(c), int(k));
+    int64_t tile = context.device ? k : linear_grad_weight_tile(int(c), int(k));
     return {
         .generator = "linear_grad_weight",
         .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}},
@@ -228,8 +230,8 @@ static std::vector<ValueType> infer_unpack(const Graph &g, const Node &n) {
 static Kernel transpose(int64_t rows, int64_t columns) {
     return {.generator = "transpose",
             .parameters = {{"rows", text(rows)}, {"columns", text(columns)}},
-            .args = {{.kind = KernelArg::input, .index = 0, .extents = {columns, rows}},
-                     {.kind = KernelArg::output, .index = 0, .extents = {rows, columns}}}};
+            .args = {{.kind = KernelArg::input, .index = 0, .extents = {columns, rows}, .single = true},
+                     {.kind = KernelArg::output, .index = 0, .extents = {rows, columns}, .single = true}}};
 }
 static Kernel pack_kernel(const Graph &g, const Node &n, const KernelContext &context) {
     return transpose(context.lanes, g.shape(n.outputs[0]).elements());

@@ -15,6 +15,52 @@ static std::vector<ValueType> infer(const Graph &, const Node &node) {
     return types;
 }
 
+// The dimension of channels, counted from the last one (1): that of [n, c], [n, c, h, w] and sums over their blocks, to
+// which whole values broadcast.
+static size_t channel_dimension(const Shape &result) {
+    if (!result.per_block()) return 0;
+    const size_t rank = result.rank() - (result[0] == Shape::blocks);
+    return rank == 2 || rank == 4 ? rank - 1 : 0;
+}
+static int64_t channels_of(const Shape &shape, size_t dimension) {
+    return size_t(shape.rank()) < dimension ? 1 : shape.dims[size_t(shape.rank()) - dimension];
+}
+// How many channels each result has, and each input has or lacks; 0: the kernel's work is not by channels.
+static int64_t common_channels(const Graph &graph, const Node &node, size_t dimension) {
+    if (dimension == 0) return 0;
+    const int64_t channels = channels_of(graph.shape(node.outputs[0]), dimension);
+    for (ValueId v : node.outputs)
+        if (channel_dimension(graph.shape(v)) != dimension || channels_of(graph.shape(v), dimension) != channels)
+            return 0;
+    for (ValueId v : node.inputs)
+        if (int64_t own = channels_of(graph.shape(v), dimension); own != channels && own != 1) return 0;
+    // Sums over channels, other shapes, numbers that depend on an element's place.
+    const std::string &program = node.attrs.string("program");
+    for (const char *other : {"axes=1", "axes=0,1", "shape=", "uniform("})
+        if (program.find(other) != std::string::npos) return 0;
+    return channels;
+}
+// Leaves the kernel a range of the channels, where tiles of a block are to be made.
+static void cut_channels(Kernel &kernel, const Graph &graph, const Node &node, const KernelContext &context) {
+    const size_t dimension = channel_dimension(graph.shape(node.outputs[0]));
+    const int64_t channels = common_channels(graph, node, dimension);
+    const int64_t tiles = block_tiles(channels, context.lanes, context);
+    if (!tiles) return;
+    kernel.tiles = tiles;
+    kernel.of_block = true;
+    std::string &program = kernel.parameters.at("program");
+    for (KernelArg &arg : kernel.args) {
+        if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
+        Shape shape = graph.shape((arg.kind == KernelArg::input ? node.inputs : node.outputs)[size_t(arg.index)]);
+        if (channels_of(shape, dimension) != channels) continue;
+        cut(arg, dimension - 1 + shape.batched(), tiles);
+        if (arg.kind == KernelArg::output) continue;
+        const std::string start = "x" + text(arg.index) + "=input ", whole = bracketed(shape);
+        shape.dims[size_t(shape.rank()) - dimension] /= tiles;
+        program.replace(program.find(start) + start.size(), whole.size(), bracketed(shape));
+    }
+}
+
 static Kernel kernel(const Graph &graph, const Node &node, const KernelContext &context) {
     Kernel kernel{.generator = "pointwise", .parameters = {{"program", node.attrs.string("program")}}, .args = {}};
     std::stringstream scalars(node.attrs.string("scalars"));
@@ -25,6 +71,7 @@ static Kernel kernel(const Graph &graph, const Node &node, const KernelContext &
                                .extents = {}});
     for (int i = 0; i < int(node.inputs.size()); i++) kernel.args.push_back(input_arg(graph, node, i, context));
     for (int i = 0; i < int(node.outputs.size()); i++) kernel.args.push_back(output_arg(graph, node, i, context));
+    if (!node.outputs.empty()) cut_channels(kernel, graph, node, context);
     return kernel;
 }
 

@@ -36,6 +36,15 @@ static std::vector<ValueType> infer_avg_grad(const Graph &g, const Node &n) {
     const Shape &dy = g.shape(n.inputs[0]);
     return {{Shape{Shape::batch, dy[1], n.attrs.integer("h"), n.attrs.integer("w")}, Type::f32}};
 }
+// The winners are found and stored where the maxima are; the gradient compares positions.
+static void lower_max_grad(Rewriter &r, const Node &n, const KernelContext &) {
+    std::vector<ValueId> in = r.inputs(n);
+    Attrs attrs = n.attrs;
+    ValueId winner = r.to.add1("max_pool2d_winner", {in[1]}, attrs, n.layer, n.source);
+    attrs.map["h"] = r.to.shape(in[1])[2];
+    attrs.map["w"] = r.to.shape(in[1])[3];
+    r.bind(n.outputs[0], r.to.add1("max_pool2d_route", {in[0], winner}, attrs, n.layer, n.source));
+}
 static std::vector<ValueType> infer_max_grad(const Graph &g, const Node &n) { return {g.type(n.inputs[1])}; }
 
 // Calls f(output index, input index or -1 for padding) for every window element, in scan order.
@@ -97,6 +106,31 @@ static void max_grad_reference(const Graph &, const Node &n, const Inputs &in, c
         if (chosen[o] >= 0) out[0]->data[size_t(chosen[o])] += dy[o];
 }
 
+static void winner_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    const std::vector<double> &x = in[0]->data;
+    const int64_t area = n.attrs.integer("window") * n.attrs.integer("window");
+    std::vector<double> best(out[0]->data.size());
+    std::fill(out[0]->data.begin(), out[0]->data.end(), -1.0);
+    int64_t position = 0;
+    each_window(n, in[0]->shape, out[0]->shape, [&](size_t o, int64_t i) {
+        const int64_t at = position++ % area;
+        if (i < 0) return;
+        const double value = x[size_t(i)];
+        if (out[0]->data[o] >= 0 && !(value > best[o]) && !std::isnan(value)) return;
+        best[o] = value;
+        out[0]->data[o] = double(at);
+    });
+}
+static void route_reference(const Graph &, const Node &n, const Inputs &in, const Outputs &out) {
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
+    const int64_t area = n.attrs.integer("window") * n.attrs.integer("window");
+    int64_t position = 0;
+    each_window(n, out[0]->shape, in[0]->shape, [&](size_t o, int64_t i) {
+        const int64_t at = position++ % area;
+        if (i >= 0 && in[1]->data[o] == double(at)) out[0]->data[size_t(i)] += in[0]->data[o];
+    });
+}
+
 // Window = input; stride > window; overlap and padding; one pixel; more padding than image; a rest that no window
 // sees; windows that are loops, and large ones that overlap. With ceil: a last window that reaches out, with and
 // without padding, one that would begin in the right padding and so is none, one beside a loop.
@@ -136,8 +170,14 @@ static std::vector<Case> pool_grad_cases(bool max) {
 }
 static std::vector<Case> avg_grad_cases() { return pool_grad_cases(false); }
 static std::vector<Case> max_grad_cases() { return pool_grad_cases(true); }
+static std::vector<Case> route_cases() { // winners that are positions come with max_pool2d_grad's cases
+    std::vector<Case> cases = pool_grad_cases(false);
+    for (Case &c : cases) c.inputs.push_back(c.inputs[0]);
+    return cases;
+}
 
-extern const OpDef avg_pool2d_op, avg_pool2d_grad_op, max_pool2d_op, max_pool2d_grad_op;
+extern const OpDef avg_pool2d_op, avg_pool2d_grad_op, max_pool2d_op, max_pool2d_grad_op, max_pool2d_winner_op,
+    max_pool2d_route_op;
 const OpDef avg_pool2d_op = {.name = "avg_pool2d",
                              .summary = "mean of each window, padding counted as zeros",
                              .min_inputs = 1,
@@ -172,9 +212,29 @@ const OpDef max_pool2d_grad_op = {.name = "max_pool2d_grad",
                                   .min_inputs = 3,
                                   .max_inputs = 3,
                                   .infer = infer_max_grad,
-                                  .statement = "max_pool2d_grad",
+                                  .lower = lower_max_grad,
                                   .reference = max_grad_reference,
                                   .cases = max_grad_cases,
                                   .no_gradient = made_by_gradients};
+
+const OpDef max_pool2d_winner_op = {.name = "max_pool2d_winner",
+                                    .summary = "position of each window's first largest element, or of its last NaN",
+                                    .min_inputs = 1,
+                                    .max_inputs = 1,
+                                    .infer = infer,
+                                    .statement = "max_pool2d_winner",
+                                    .stored = true,
+                                    .reference = winner_reference,
+                                    .cases = pool_cases,
+                                    .no_gradient = made_by_lowering};
+const OpDef max_pool2d_route_op = {.name = "max_pool2d_route",
+                                   .summary = "the gradient of each window's maximum goes to the winner",
+                                   .min_inputs = 2,
+                                   .max_inputs = 2,
+                                   .infer = infer_avg_grad,
+                                   .statement = "max_pool2d_route",
+                                   .reference = route_reference,
+                                   .cases = route_cases,
+                                   .no_gradient = made_by_lowering};
 
 } // namespace cryolite

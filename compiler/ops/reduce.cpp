@@ -162,7 +162,7 @@ static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) 
 }
 
 static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelContext &context) {
-    int64_t size = graph.shape(node.outputs[0]).elements(), tile = whole_tile(size);
+    int64_t size = graph.shape(node.outputs[0]).elements(), tile = whole_tile(size, context);
     int64_t stride = tile < size ? tile : 0;
     return {
         .generator = "sum_merge",

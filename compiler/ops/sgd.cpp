@@ -18,8 +18,8 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     return types;
 }
 
-static Kernel kernel(const Graph &g, const Node &n, const KernelContext &) {
-    int64_t size = g.shape(n.inputs[0]).elements(), tile = whole_tile(size);
+static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    int64_t size = g.shape(n.inputs[0]).elements(), tile = whole_tile(size, context);
     char momentum[40], decay[40];
     snprintf(momentum, sizeof momentum, "%.9g", n.attrs.number("momentum"));
     snprintf(decay, sizeof decay, "%.9g", n.attrs.number("weight_decay"));

@@ -3,8 +3,9 @@
 // What is stored, stored.cpp decides. Everything else is inlined into its readers, again and again: an activation that
 // backward needs is recomputed from the batch-wide value before it, where that costs less than storing and reading it.
 //
-// Results share a kernel when one loop makes them all: sums with equal axes of equal shape in the same phase, and whole
-// values of equal shape at the same barrier. Updates of states stay alone, so that they can be made in place.
+// Results share a kernel when one loop makes them all: sums with equal axes of equal shape in the same phase, windows
+// over one value (its maxima and where they are), and whole values of equal shape at the same barrier. Updates of
+// states stay alone, so that they can be made in place.
 #include "../passes.h"
 #include "../program_text.h"
 #include "../stored.h"
@@ -27,16 +28,21 @@ struct Unit {
 };
 
 // Stored statements that may share a kernel have equal keys; an empty key shares with none.
-std::string sharing_key(const Graph &graph, const Times &times, int index, bool share_whole) {
+std::string sharing_key(const Graph &graph, const Times &times, int index, bool share) {
     const Node &node = graph.nodes[size_t(index)];
     if (std::string sums = sum_key(graph, times, index); !sums.empty()) return sums;
     std::string time = std::to_string(times.when[size_t(index)]);
-    if (share_whole && times.space[size_t(index)] == Space::tail && !times.update[size_t(index)] && !is_sum(node))
+    if (share && times.space[size_t(index)] == Space::tail && !times.update[size_t(index)] && !is_sum(node))
         return "whole " + graph.shape(node.outputs[0]).text() + " at barrier " + time;
+    if (share && times.space[size_t(index)] == Space::block && node.attrs.has("window") && node.inputs.size() == 1) {
+        std::string key = "windows over " + std::to_string(node.inputs[0]);
+        for (const char *attr : {"window", "stride", "padding"}) key += " " + std::to_string(node.attrs.integer(attr));
+        return key + graph.shape(node.outputs[0]).text() + " in phase " + time;
+    }
     return "";
 }
 
-std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, const Times &times, bool share_whole) {
+std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, const Times &times, bool share) {
     std::vector<Unit> units;
     std::map<std::string, size_t> shared; // sharing key -> unit
     for (int i = 0; i < int(graph.nodes.size()); i++) {
@@ -44,7 +50,7 @@ std::vector<Unit> group(const Graph &graph, const std::vector<bool> &stored, con
         if (!node.op->statement) {
             units.push_back({{i}, false});
         } else if (stored[size_t(node.outputs[0])]) {
-            std::string key = sharing_key(graph, times, i, share_whole);
+            std::string key = sharing_key(graph, times, i, share);
             auto [place, is_new] = shared.try_emplace(key, units.size());
             if (key.empty() || is_new) {
                 place->second = units.size();
@@ -140,7 +146,7 @@ Graph fuse(const Graph &graph, const PassContext &context) {
     std::vector<Unit> units = group(graph, stored, times, true);
     std::vector<size_t> order = topological_order(graph, stored, units);
     if (order.size() != units.size()) {
-        // Whole values of one shape can need one of another shape in between; sharing then makes a circle.
+        // Values that share a kernel can need another in between; sharing then makes a circle.
         units = group(graph, stored, times, false);
         order = topological_order(graph, stored, units);
         if (order.size() != units.size()) throw InternalError("fuse: kernels depend on each other in a circle");

@@ -32,6 +32,14 @@ void write_all(int file, const std::string &text) {
     }
 }
 
+void pin(pid_t process, const std::vector<int> &cores) {
+    if (cores.empty()) return;
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    for (int core : cores) CPU_SET(core, &set);
+    sched_setaffinity(process, sizeof set, &set);
+}
+
 [[noreturn]] void live(const std::function<std::string()> &work, int file, const std::vector<int> &cores) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     std::signal(SIGINT, SIG_IGN); // the parent's business
@@ -39,12 +47,7 @@ void write_all(int file, const std::string &text) {
     rlimit none = {0, 0};
     setrlimit(RLIMIT_CORE, &none);
     if (int null = open("/dev/null", O_WRONLY); null >= 0) dup2(null, STDERR_FILENO);
-    if (!cores.empty()) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        for (int core : cores) CPU_SET(core, &set);
-        sched_setaffinity(0, sizeof set, &set); // a wish
-    }
+    pin(0, cores);
     try {
         write_all(file, good + work());
     } catch (const std::exception &error) { write_all(file, std::string(1, bad) + error.what()); } catch (...) {
@@ -108,6 +111,10 @@ void Child::end(int status) {
     else if (text_[0] == bad)
         failure_ = text_.substr(1);
     text_.erase(0, 1);
+}
+
+void Child::run_on(const std::vector<int> &cores) const {
+    if (pid_ > 0) pin(pid_, cores);
 }
 
 void Child::wait(const std::vector<Child *> &children, double seconds) {

@@ -27,6 +27,9 @@ public:
     const std::string &text() const { return text_; }       // what work returned
     const std::string &failure() const { return failure_; } // "crashed: Segmentation fault", what work threw, ...
 
+    // A wish, from now on.
+    void run_on(const std::vector<int> &cores) const;
+
     // Until one of them has news or its time is over, at most `seconds`.
     static void wait(const std::vector<Child *> &children, double seconds);
 

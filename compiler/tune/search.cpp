@@ -8,6 +8,7 @@ namespace cryolite {
 namespace {
 
 constexpr size_t parents = 4;
+constexpr size_t most_first = 8;
 constexpr int patience = 4000; // attempts at a point that is new and allowed
 
 // Knobs of value 0 mean the same as none.
@@ -19,13 +20,25 @@ Knobs plain(Knobs knobs) {
 } // namespace
 
 Search::Search(TuningSpace space, uint64_t seed, std::function<void(const Knobs &, const std::string &)> refused)
-    : space_(std::move(space)), random_(seed), refused_(std::move(refused)) {}
+    : space_(std::move(space)), random_(seed), refused_(std::move(refused)) {
+    auto alone = [&](const std::string &name) {
+        return std::count(space_.together.begin(), space_.together.end(), name) == 0;
+    };
+    for (const Knob &knob : space_.knobs)
+        for (int value : knob.values)
+            if (alone(knob.name) && first_.size() < most_first) first_.push_back({{knob.name, value}});
+}
 
 std::optional<Knobs> Search::next() {
     if (proposed_.insert(Knobs{}).second) return Knobs{};
-    for (int attempt = 0; attempt < patience; attempt++) {
-        const bool explore = fastest_.empty() || random_() % 5 < 2;
-        Knobs knobs = explore ? random_point() : neighbour(fastest_[random_() % fastest_.size()].second);
+    return fresh(&Search::likely_point);
+}
+
+std::optional<Knobs> Search::random() { return fresh(&Search::random_point); }
+
+std::optional<Knobs> Search::fresh(Knobs (Search::*attempt)()) {
+    for (int i = 0; i < patience; i++) {
+        const Knobs knobs = (this->*attempt)();
         if (!proposed_.insert(knobs).second) continue;
         const std::string refusal = space_.refusal(knobs);
         if (refusal.empty()) return knobs;
@@ -33,6 +46,18 @@ std::optional<Knobs> Search::next() {
     }
     return std::nullopt;
 }
+
+Knobs Search::likely_point() {
+    if (!first_.empty()) {
+        Knobs knobs = std::move(first_.front());
+        first_.pop_front();
+        return knobs;
+    }
+    const bool explore = fastest_.empty() || random_() % 5 < 2;
+    return explore ? random_point() : neighbour(fastest_[random_() % fastest_.size()].second);
+}
+
+void Search::suggest(const Knobs &knobs) { first_.push_front(plain(knobs)); }
 
 void Search::skip(const Knobs &knobs) { proposed_.insert(plain(knobs)); }
 

@@ -64,9 +64,10 @@ public:
         std::vector<int> cores = usable_cores();
         jobs_ = options.jobs > 0 ? options.jobs : std::max(1, int(cores.size()));
         if (cores.size() > 1) {
+            all_cores_ = cores;
             timing_core_ = {cores.back()};
             cores.pop_back();
-            compiling_cores_ = cores;
+            other_cores_ = cores;
         }
     }
 
@@ -76,6 +77,7 @@ public:
         while (!over() || timing_) {
             start_compiling();
             start_timing();
+            share_cores();
             if (compiling_.empty() && !timing_) break; // nothing left
             std::vector<Child *> children;
             for (auto &job : compiling_) children.push_back(job.child.get());
@@ -83,6 +85,7 @@ public:
             Child::wait(children, 0.1);
             finish_compiling();
             finish_timing();
+            share_cores();
             report();
             if (stopped()) break;
         }
@@ -128,8 +131,12 @@ private:
         std::memcpy(expected_.data(), child.text().data(), expected_.size() * sizeof(float));
         search_.next(); // the own choice
         for (const TriedCandidate &tried : database_.tried(key_)) search_.skip(tried.knobs);
-        for (const TunedSchedule &known : database_.all())
+        int suggestions = 6;
+        for (const TunedSchedule &known : database_.all()) {
             if (known.key == key_ && !known.knobs.empty()) waiting_.push_back(known.knobs);
+            const bool near = known.key.generator == key_.generator && known.key.target == key_.target;
+            if (near && known.key != key_ && suggestions-- > 0) search_.suggest(known.knobs);
+        }
     }
 
     // In a child.
@@ -171,8 +178,16 @@ private:
                 return to_bytes(compiled.code) +
                        std::string(compiled.object.bytes.begin(), compiled.object.bytes.end());
             };
-            compiling_.push_back({*knobs, std::make_unique<Child>(work, options_.patience, compiling_cores_)});
+            compiling_.push_back({*knobs, std::make_unique<Child>(work, options_.patience, compiling_cores())});
         }
+    }
+
+    // Compilers have the timing core too, while nothing is timed.
+    const std::vector<int> &compiling_cores() const { return timing_ ? other_cores_ : all_cores_; }
+    void share_cores() {
+        if (bool(timing_) == timing_was_) return;
+        timing_was_ = bool(timing_);
+        for (const Job &job : compiling_) job.child->run_on(compiling_cores());
     }
 
     void finish_compiling() {
@@ -331,7 +346,7 @@ private:
     const ScheduleKey key_;
     Tuned tuned_;
     Search search_;
-    std::vector<int> timing_core_, compiling_cores_;
+    std::vector<int> timing_core_, other_cores_, all_cores_;
     int jobs_ = 1;
     Clock::time_point start_ = Clock::now();
     Compiled own_, champion_;
@@ -343,6 +358,7 @@ private:
     std::vector<Job> compiling_;
     std::deque<Compiled> ready_;
     std::unique_ptr<Timing> timing_;
+    bool timing_was_ = false;
 };
 
 } // namespace

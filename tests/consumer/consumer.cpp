@@ -116,7 +116,8 @@ void memory_of_the_caller(const Data &data) {
 void many_threads_infer(const Data &data) {
     auto model = fresh<lenet::Model>();
     train(model, data, 10, 64);
-    const std::vector<float> expected = infer(model, data, 64);
+    std::vector<std::vector<float>> expected; // batches of few samples round otherwise than others
+    for (int64_t batch = 0; batch <= 64; batch++) expected.push_back(infer(model, data, std::max<int64_t>(batch, 1)));
     std::vector<std::thread> threads;
     std::vector<int> right(8, 0);
     for (size_t t = 0; t < right.size(); t++)
@@ -126,7 +127,7 @@ void many_threads_infer(const Data &data) {
             for (int64_t batch = 1; batch <= 64; batch += int64_t(t) + 1) {
                 std::vector<float> outputs(size_t(batch) * 10);
                 context.infer(data.images.data(), batch, outputs.data());
-                same = same && std::equal(outputs.begin(), outputs.end(), expected.begin());
+                same = same && outputs == expected[size_t(batch)];
             }
             right[t] = same;
         });

@@ -1,0 +1,147 @@
+// Tiles and tasks of convolutions of one sample.
+#include "channels_schedule.h"
+
+#include "schedule.h"
+
+#include <algorithm>
+#include <sstream>
+
+namespace cryolite {
+
+namespace {
+
+// Splitting a layer over two threads costs about 0.3 us; a task of 100 kFLOP takes 1 us.
+constexpr double worth_splitting = 50e3, worth_a_task = 100e3;
+constexpr int most_tasks = 8;
+
+int divisor_from(int n, int parts) { // the largest divisor of n of which there are at least so many
+    return largest_divisor(n, std::max(1, n / parts));
+}
+
+// Bytes a cycle from the cache that holds a block's weights, on Zen 3: L1 63, L2 31, L3 17.
+double weight_rate(double bytes) { return bytes <= 16e3 ? 63 : bytes <= 384e3 ? 31 : 17; }
+
+double cycles(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
+    const double pixels = double(s.tile_x) * s.tile_y * q.pool * q.pool, fmas = pixels * s.vectors;
+    const double loads = q.depthwise() ? fmas + s.vectors : pixels + s.vectors;
+    const double passes = double(ceil_div(q.wo, s.tile_x)) * ceil_div(s.rows, s.tile_y), tiles = passes * s.blocks(q);
+    const double bytes = 4.0 * s.block(q); // of weights a step; all passes but the first find them in a cache
+    const double wait = passes > 1 ? bytes / weight_rate(bytes * q.steps()) : 0;
+    const double step = std::max({fmas / 2, 4.0, loads / 2, wait}) + 0.25 + 0.1 * pixels; // pixels: broadcasts
+    return tiles * (step * q.steps() + 4 + 1.5 * fmas);
+}
+
+} // namespace
+
+// Winograd: tiles of pixels take the place of pixels, and a task does well to have many, since it reads all weights.
+static ChannelsConv::Schedule winograd_schedule(const ChannelsConv &q) {
+    const int across = q.wo / q.m, down = q.ho / q.m, points = q.t() * q.t();
+    const double flops = 2.0 * q.k * q.c * points * across * down;
+    ChannelsConv::Schedule s{q.ho, q.k, 1, 1, 1};
+    if (flops > worth_splitting) {
+        const int tasks = std::clamp(int(flops / (2 * worth_a_task)), 2, 4);
+        const int channels = q.vector * divisor_from(q.k / q.vector, tasks), rows = q.m * divisor_from(down, tasks);
+        const long weights = long(q.k) * q.c * points, input = long(q.c) * across * down * points;
+        if (channels < q.k && (rows == q.ho || weights > 2 * input))
+            s.channels = channels;
+        else
+            s.rows = rows;
+    }
+    const int accumulators = Registers{q.vector >= 16 ? 32 : 16}.accumulators();
+    const int tiles = across * (s.rows / q.m), vectors = s.channels / q.vector;
+    double least = 0;
+    const ChannelsConv::Schedule task = s;
+    for (int v = 1; v <= std::min(vectors, 4); v++)
+        for (int n = 1; n <= std::min(tiles, accumulators / v); n++) {
+            if (vectors % v || tiles % n) continue;
+            const double step = std::max({v * n / 2.0, 4.0, (v + n) / 2.0}) + 0.25 + 0.1 * n, cost = step / (v * n);
+            if (least == 0 || cost < least) least = cost, s = {task.rows, task.channels, v, n, 1};
+        }
+    return s;
+}
+
+// By multiply-adds at 90 GFLOP/s, and weights that no cache of a core holds at 20 GB/s.
+int ChannelsConv::best_m() const {
+    if (r != 3 || s != 3 || stride != 1 || groups != 1 || pool != 1 || c % vector || k % vector || c < 16) return 0;
+    auto seconds = [&](double flops, double weights) {
+        return flops / 90e9 + (weights * 4 > 256e3 ? weights * 4 / 20e9 : 0);
+    };
+    double least = seconds(18.0 * c * k * ho * wo, 9.0 * c * k) / 1.2; // transforms
+    int best = 0;
+    for (int size : {4, 2}) {
+        if (ho % size || wo % size) continue;
+        const double points = (size + 2) * (size + 2), tiles = double(ho / size) * (wo / size);
+        // Fewer tiles than accumulators wait for each other.
+        const double busy = std::max(tiles, 2.0) / tiles;
+        const double time = seconds(2 * c * k * points * tiles * busy, points * c * k);
+        if (time < least) least = time, best = size;
+    }
+    return best;
+}
+
+// Tasks are rows, or channels where each task then reads less: small images of many channels.
+ChannelsConv::Schedule ChannelsConv::schedule() const {
+    if (m) return winograd_schedule(*this);
+    // A depthwise layer loads about as much as it multiplies.
+    const double flops = (depthwise() ? 6.0 : 2.0) * k * steps() * ho * wo * pool * pool;
+    Schedule best{ho, k, 1, 1, 1};
+    if (flops > worth_splitting) {
+        const int tasks = std::clamp(int(flops / worth_a_task), 2, most_tasks);
+        const bool dense = groups == 1 || depthwise();
+        // Two vectors at least: whole cache lines, and weights for which a pixel is loaded once.
+        const int piece = k % (2 * vector) ? vector : 2 * vector;
+        const int rows = divisor_from(ho, tasks);
+        const int channels = dense && k % piece == 0 ? piece * divisor_from(k / piece, tasks) : k;
+        const long weights = long(k) * steps(), image = long(c) * h * w;
+        const bool less_read = depthwise() ? ho <= 8 : weights > image;
+        if (channels < k && (rows == ho || less_read))
+            best.channels = channels;
+        else
+            best.rows = rows;
+    }
+    const int accumulators = Registers{vector >= 16 ? 32 : 16}.accumulators(),
+              vectors = ceil_div(best.channels, vector);
+    const Schedule tasks = best;
+    double least = 0;
+    for (int v = 1; v <= std::min(vectors, accumulators); v++)
+        for (int x = 1; x <= std::min(wo, accumulators); x++)
+            for (int y = 1; y <= std::min(tasks.rows, 4); y++) {
+                const int count = v * x * y * pool * pool;
+                if (count > accumulators && !(v == 1 && x == 1 && y == 1)) continue;
+                // Whole blocks need no guards.
+                if (best.channels % vector == 0 && vectors % v && (vectors < 64 || best.channels < k)) continue;
+                const Schedule s{tasks.rows, tasks.channels, v, x, y};
+                const double cost = cycles(*this, s);
+                if (least == 0 || cost < least) least = cost, best = s;
+            }
+    return best;
+}
+
+long ChannelsConv::scratch(const Schedule &s) const {
+    if (m) return long(c + s.block(*this)) * stored_tiles(s) * t() * t();
+    return copies(s) ? long(channels_copied(s)) * columns_read() * rows_read(s.rows) : 0;
+}
+
+std::string places_text(const std::vector<ChannelsPlace> &places) {
+    std::ostringstream text;
+    for (size_t i = 0; i < places.size(); i++)
+        text << (i ? " " : "") << places[i].c << "," << places[i].x << "," << places[i].y;
+    return text.str();
+}
+
+std::vector<ChannelsPlace> parse_places(const std::string &text) {
+    std::vector<ChannelsPlace> places;
+    std::istringstream in(text);
+    ChannelsPlace place;
+    char comma;
+    while (in >> place.c >> comma >> place.x >> comma >> place.y) places.push_back(place);
+    return places;
+}
+
+int channels_map_rows(int c, int h, int w) {
+    const long worth = 8192; // elements; about 2 us
+    const int tasks = int(std::min<long>(long(c) * h * w / worth, most_tasks));
+    return tasks < 2 ? h : divisor_from(h, tasks);
+}
+
+} // namespace cryolite
