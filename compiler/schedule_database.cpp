@@ -83,6 +83,16 @@ void ScheduleDatabase::run(const char *sql) const {
     if (sqlite3_exec(handle_, sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail();
 }
 
+// Takes the file alone, for which SQLite does not wait by itself where two processes want it.
+void ScheduleDatabase::make_log() const {
+    for (int waited = 0;; waited += 10) {
+        const int code = sqlite3_exec(handle_, "PRAGMA journal_mode = WAL", nullptr, nullptr, nullptr);
+        if (code == SQLITE_OK) return;
+        if (code != SQLITE_BUSY || waited >= patience_ms) fail();
+        sqlite3_sleep(10);
+    }
+}
+
 ScheduleDatabase::ScheduleDatabase(const std::string &file, Access access) : file_(file) {
     if (access == write) {
         std::error_code ignored; // the file then says what is wrong
@@ -101,7 +111,7 @@ ScheduleDatabase::ScheduleDatabase(const std::string &file, Access access) : fil
             if (statement.step()) version = int(statement.number());
         }
         if (version == 0 && access == write) {
-            run("PRAGMA journal_mode = WAL");
+            make_log();
             run((std::string("BEGIN IMMEDIATE;") + make_tables + "COMMIT").c_str());
             version = format_version;
         }

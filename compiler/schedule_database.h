@@ -40,6 +40,7 @@ private:
     std::string file_;
     sqlite3 *handle_ = nullptr;
     void run(const char *sql) const;
+    void make_log() const;
     [[noreturn]] void fail() const;
 };
 
