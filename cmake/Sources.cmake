@@ -23,7 +23,9 @@ set(runtime_sources
 )
 
 set(device_sources
+    runtime/device/cuda.cpp
     runtime/device/device_plan.cpp
+    runtime/device/kernel_functions.cpp
     runtime/device/model_on_device.cpp
     runtime/device/opencl.cpp
 )

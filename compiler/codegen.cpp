@@ -85,7 +85,7 @@ KernelTarget resolve_target(const CompileOptions &options) {
             throw CompileError("target '" + options.target + "': only 64-bit CPUs, OpenCL and CUDA are supported");
         if (target.gpu && options.checked)
             throw CompileError("target '" + options.target + "': kernels for devices cannot be checked");
-        if (halide.has_feature(Halide::Target::OpenCL)) target.device = "cryo_opencl";
+        if (target.gpu) target.device = halide.has_feature(Halide::Target::OpenCL) ? "cryo_opencl" : "cryo_cuda";
         target.name = halide.to_string();
         // On a device a warp is 32 samples, or 8 samples by 4 neighbours where a batch is small.
         if (target.lanes == 0)

@@ -133,9 +133,6 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
 CompiledModel compile(const Network &network, const CompileOptions &options) {
     Planned planned = plan_network(network, options, load_schedules(options.schedules));
     const ProgramTables &tables = planned.tables;
-    if (tables.target.gpu && tables.target.device.empty())
-        throw CompileError("target '" + options.target +
-                           "': networks run on OpenCL devices; for CUDA there are plans and kernels alone (--emit)");
     CompiledModel model;
     model.name = tables.name;
     model.target = tables.target.name;

@@ -1,4 +1,4 @@
-// Whole networks on an OpenCL device beside the same networks on the processor: results, states, checkpoints, errors.
+// Whole networks on a device beside the same networks on the processor: results, states, checkpoints, errors.
 #include "device_value.h"
 #include "fixture.h"
 #include "networks.h"
@@ -42,17 +42,28 @@ public:
     }
     cryo_status finish(runtime::Text &error) override { return lost ? fail(error) : device_.finish(error); }
     const char *kernel_error() const override { return device_.kernel_error(); }
+    cryo_status mark(size_t number, runtime::Text &error) override { return device_.mark(number, error); }
+    double seconds(size_t from, size_t to) const override { return device_.seconds(from, to); }
+    bool records() const override { return device_.records(); }
+    cryo_status begin_recording(runtime::Text &error) override { return device_.begin_recording(error); }
+    cryo_status end_recording(Recording &made, runtime::Text &error) override {
+        return device_.end_recording(made, error);
+    }
+    cryo_status replay(Recording made, runtime::Text &error) override {
+        return lost ? fail(error) : device_.replay(made, error);
+    }
+    void forget(Recording made) override { device_.forget(made); }
 
 private:
     static cryo_status fail(runtime::Text &error) { return error.fail(CRYO_DEVICE_ERROR, "the device is gone"); }
     Device &device_;
 };
 
-class DeviceModels : public testing::Test {
+class DeviceModels : public testing::TestWithParam<const char *> {
 protected:
     void SetUp() override {
         std::string why;
-        if (!(device = opencl_device(why))) GTEST_SKIP() << why;
+        if (!(device = device_of(GetParam(), why))) GTEST_SKIP() << why;
     }
     runtime::Device *device = nullptr;
     Batches batches;
@@ -77,8 +88,8 @@ void expect_equal(const Tensors &a, const Tensors &b, double tolerance) {
 }
 
 // Ragged batches of one block and of several, in all modes.
-TEST_F(DeviceModels, AgreeWithTheProcessor) {
-    TestModel &here = on("host"), &there = on("opencl");
+TEST_P(DeviceModels, AgreeWithTheProcessor) {
+    TestModel &here = on("host"), &there = on(GetParam());
     for (TestModel *model : {&here, &there}) model->initialize(3);
     EXPECT_EQ(here.hash(), there.hash());
     for (int64_t batch : {64, 3, 33, 8}) {
@@ -95,8 +106,8 @@ TEST_F(DeviceModels, AgreeWithTheProcessor) {
     EXPECT_EQ(cryo_steps(there.get()), 4);
 }
 
-TEST_F(DeviceModels, EveryRunEndsInTheSameBits) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, EveryRunEndsInTheSameBits) {
+    TestModel &model = on(GetParam());
     uint64_t first = 0;
     for (int run : {0, 1, 2}) {
         model.reopen(1);
@@ -108,8 +119,8 @@ TEST_F(DeviceModels, EveryRunEndsInTheSameBits) {
 }
 
 // Modes between train steps change nothing; what inference prepares from the parameters follows them.
-TEST_F(DeviceModels, ModesDoNotDisturbEachOther) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, ModesDoNotDisturbEachOther) {
+    TestModel &model = on(GetParam());
     model.initialize(5);
     for (int step = 0; step < 3; step++) model.train(batches, 64 * step, 64);
     const uint64_t trained = model.hash();
@@ -126,8 +137,8 @@ TEST_F(DeviceModels, ModesDoNotDisturbEachOther) {
     EXPECT_EQ(model.hash(), trained);
 }
 
-TEST_F(DeviceModels, ParametersByName) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, ParametersByName) {
+    TestModel &model = on(GetParam());
     model.initialize(5);
     model.train(batches, 0, 64);
     const std::vector<float> before = model.infer(batches, 0, 20);
@@ -141,8 +152,8 @@ TEST_F(DeviceModels, ParametersByName) {
     EXPECT_GT(difference(model.infer(batches, 0, 20), before), 1e-2);
 }
 
-TEST_F(DeviceModels, CheckpointsGoEitherWay) {
-    TestModel &here = on("host"), &there = on("opencl");
+TEST_P(DeviceModels, CheckpointsGoEitherWay) {
+    TestModel &here = on("host"), &there = on(GetParam());
     there.initialize(9);
     there.train(batches, 0, 64);
     ASSERT_EQ(cryo_save(there.get(), "device.safetensors"), CRYO_OK) << cryo_error(there.get());
@@ -156,8 +167,8 @@ TEST_F(DeviceModels, CheckpointsGoEitherWay) {
     EXPECT_LE(difference(there.infer(batches, 0, 50), here.infer(batches, 0, 50)), 1e-5);
 }
 
-TEST_F(DeviceModels, ThreadsInfer) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, ThreadsInfer) {
+    TestModel &model = on(GetParam());
     model.initialize(9);
     const std::vector<float> expected = model.infer(batches, 0, 40);
     std::vector<std::vector<float>> outputs(3, std::vector<float>(400));
@@ -174,8 +185,8 @@ TEST_F(DeviceModels, ThreadsInfer) {
     for (const std::vector<float> &out : outputs) EXPECT_EQ(out, expected);
 }
 
-TEST_F(DeviceModels, NotFiniteNamesTheLayer) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, NotFiniteNamesTheLayer) {
+    TestModel &model = on(GetParam());
     model.initialize(9);
     ASSERT_EQ(cryo_set_check_finite(model.get(), 1), CRYO_OK);
     model.train(batches, 0, 64);
@@ -191,8 +202,8 @@ TEST_F(DeviceModels, NotFiniteNamesTheLayer) {
     EXPECT_EQ(cryo_train_step(model.get(), batches.image(0), batches.label(0), 64, &result), CRYO_OK);
 }
 
-TEST_F(DeviceModels, ProfileHasEveryLaunch) {
-    TestModel &model = on("opencl");
+TEST_P(DeviceModels, ProfileHasEveryLaunch) {
+    TestModel &model = on(GetParam());
     model.initialize(9);
     ASSERT_EQ(cryo_set_profiling(model.get(), 1), CRYO_OK);
     for (int step = 0; step < 2; step++) model.train(batches, 0, 64);
@@ -221,10 +232,10 @@ struct Rewired {
     cryo_device opens = {[](const cryo_program &program, uint8_t *parameters,
                             std::unique_ptr<runtime::DeviceModel> &model,
                             runtime::Text &error) { return open_on(*to, program, parameters, model, error); }};
-    cryo_program program = *on("opencl").program();
+    cryo_program program;
     cryo_plan train = *program.train;
     cryo_model *model = nullptr;
-    explicit Rewired(runtime::Device &device) {
+    Rewired(runtime::Device &device, const std::string &target) : program(*on(target).program()) {
         to = &device;
         program.train = &train;
         program.device = &opens;
@@ -232,9 +243,9 @@ struct Rewired {
     ~Rewired() { cryo_close(model); }
 };
 
-TEST_F(DeviceModels, CopyTheBatchAndTheLossAlone) {
+TEST_P(DeviceModels, CopyTheBatchAndTheLossAlone) {
     Watched watched(*device);
-    Rewired rewired(watched);
+    Rewired rewired(watched, GetParam());
     ASSERT_EQ(cryo_open(&rewired.program, nullptr, &rewired.model), CRYO_OK) << cryo_open_error();
     ASSERT_EQ(cryo_initialize(rewired.model, 1), CRYO_OK);
     cryo_result result = {};
@@ -249,8 +260,7 @@ TEST_F(DeviceModels, CopyTheBatchAndTheLossAlone) {
         EXPECT_EQ(status, CRYO_OK) << cryo_error(rewired.model);
     };
     for (const char *mode : {"train", "evaluate", "infer"}) {
-        step(mode); // parameters, what is prepared of them
-        step(mode);
+        for (int i = 0; i < 3; i++) step(mode); // first parameters and what is prepared of them
         const size_t images = 64 * 784 * 4, labels = mode == std::string("infer") ? 0 : 64 * 4;
         const size_t results = mode == std::string("infer") ? 64 * 10 * 4 : 2 * 4;
         EXPECT_EQ(watched.up, images + labels + sizeof(cryo_control)) << mode;
@@ -260,18 +270,18 @@ TEST_F(DeviceModels, CopyTheBatchAndTheLossAlone) {
     }
 }
 
-TEST_F(DeviceModels, AnArenaTooLargeIsOutOfMemory) {
+TEST_P(DeviceModels, AnArenaTooLargeIsOutOfMemory) {
     Watched watched(*device);
-    Rewired rewired(watched);
+    Rewired rewired(watched, GetParam());
     rewired.train.arena_bytes = int64_t(1) << 39;
     EXPECT_EQ(cryo_open(&rewired.program, nullptr, &rewired.model), CRYO_OUT_OF_MEMORY);
     EXPECT_NE(std::string(cryo_open_error()).find(device->name()), std::string::npos) << cryo_open_error();
     EXPECT_EQ(rewired.model, nullptr);
 }
 
-TEST_F(DeviceModels, ALostDeviceIsAStatus) {
+TEST_P(DeviceModels, ALostDeviceIsAStatus) {
     Watched watched(*device);
-    Rewired rewired(watched);
+    Rewired rewired(watched, GetParam());
     ASSERT_EQ(cryo_open(&rewired.program, nullptr, &rewired.model), CRYO_OK) << cryo_open_error();
     ASSERT_EQ(cryo_initialize(rewired.model, 1), CRYO_OK);
     cryo_result result = {};
@@ -288,12 +298,17 @@ TEST_F(DeviceModels, ALostDeviceIsAStatus) {
     here.train(batches, 0, 64);
 }
 
+INSTANTIATE_TEST_SUITE_P(On, DeviceModels, testing::Values("opencl", "cuda"),
+                         [](const auto &info) { return std::string(info.param); });
+
 // The test no_device runs it where OpenCL's loader finds nothing.
-TEST(NoDevice, IsAStatus) {
+class NoDevice : public testing::TestWithParam<const char *> {};
+
+TEST_P(NoDevice, IsAStatus) {
     std::string why;
-    if (opencl_device(why)) return; // there is one
+    if (device_of(GetParam(), why)) return; // there is one
     const CompiledModel compiled = compile(
-        *build(residual, sgd), {.batch = 64, .target = "opencl", .cache = test_cache()}); // which needs no device
+        *build(residual, sgd), {.batch = 64, .target = GetParam(), .cache = test_cache()}); // which needs no device
     LoadedModel loaded(compiled, device_functions());
     cryo_model *model = nullptr;
     EXPECT_EQ(cryo_open(loaded.program(), nullptr, &model), CRYO_NO_DEVICE);
@@ -305,5 +320,8 @@ TEST(NoDevice, IsAStatus) {
     here.initialize(1);
     here.train(batches, 0, 64);
 }
+
+INSTANTIATE_TEST_SUITE_P(On, NoDevice, testing::Values("opencl", "cuda"),
+                         [](const auto &info) { return std::string(info.param); });
 
 } // namespace

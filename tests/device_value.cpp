@@ -37,9 +37,10 @@ void DeviceValue::take_back(const std::string &what) {
     std::copy_n(words_.begin() + margin, host_->size(), host_->data());
 }
 
-runtime::Device *opencl_device(std::string &why) {
+runtime::Device *device_of(const std::string &target, std::string &why) {
     runtime::Text error;
-    runtime::Device *device = runtime::Device::opencl(error);
+    const bool cuda = target.find("cuda") != std::string::npos;
+    runtime::Device *device = cuda ? runtime::Device::cuda(error) : runtime::Device::opencl(error);
     why = error.get();
     return device;
 }

@@ -33,8 +33,8 @@ private:
     std::vector<uint32_t> words_;
 };
 
-// Null where there is none; why says the reason.
-runtime::Device *opencl_device(std::string &why);
+// That of a target's name, for OpenCL or CUDA. Null where there is none; why says the reason.
+runtime::Device *device_of(const std::string &target, std::string &why);
 
 // What objects made for a device need, for LoadedModel and LinkedObjects.
 std::vector<HostFunction> device_functions();

@@ -153,7 +153,7 @@ protected:
 
 TEST_P(OpKernels, AgreeWithTheReference) {
     std::string none;
-    if (on_device() && !opencl_device(none)) GTEST_SKIP() << none;
+    if (on_device() && !device_of(GetParam(), none)) GTEST_SKIP() << none;
     int checks = 0, in_tiles = 0;
     check_rows();
     for (const OpDef *op : all_ops()) {
@@ -180,7 +180,7 @@ TEST_P(OpKernels, AgreeWithTheReference) {
         in_tiles += r.in_tiles;
     }
     std::printf("%d checks on %s, %d cases in tiles of a block as well\n", checks, GetParam().c_str(), in_tiles);
-    if (!on_device()) EXPECT_GT(in_tiles, 20);
+    if (!on_device()) { EXPECT_GT(in_tiles, 20); }
     for (const OpDef *op : all_ops())
         if (op->no_gradient && !on_device()) std::printf("no gradient of %s: %s\n", op->name, op->no_gradient);
     for (const OpDef *op : all_ops())

@@ -1,5 +1,6 @@
 // The same numbers as PyTorch: losses of 20 steps on real batches, then all parameters and running statistics; here and
-// on an OpenCL device. tests/fixtures/make_fixtures.py wrote PyTorch's side. Each case prints its largest differences.
+// on OpenCL and CUDA devices. tests/fixtures/make_fixtures.py wrote PyTorch's side. Each case prints its largest
+// differences.
 #include "device_value.h"
 #include "fixture.h"
 #include "networks.h"
@@ -76,7 +77,7 @@ class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe, cons
 TEST_P(Agreement, LossesParametersAndStatistics) {
     const auto &[subject, recipe, target] = GetParam();
     std::string none;
-    if (std::string(target) == "opencl" && !opencl_device(none)) GTEST_SKIP() << none;
+    if (std::string(target) != "host" && !device_of(target, none)) GTEST_SKIP() << none;
     Batches batches;
     TestModel model(*build(subject.define, recipe.sgd, subject.name), {.batch = subject.batch, .target = target});
     model.initialize(1); // running statistics start at 0 and 1
@@ -124,6 +125,10 @@ INSTANTIATE_TEST_SUITE_P(PyTorch, Agreement,
 INSTANTIATE_TEST_SUITE_P(OpenCl, Agreement,
                          testing::Combine(testing::Values(subjects[0], subjects[2], subjects[3]),
                                           testing::ValuesIn(recipes), testing::Values("opencl")),
+                         agreement_name);
+INSTANTIATE_TEST_SUITE_P(Cuda, Agreement,
+                         testing::Combine(testing::Values(subjects[0], subjects[2], subjects[3]),
+                                          testing::ValuesIn(recipes), testing::Values("cuda")),
                          agreement_name);
 
 class ScratchAgreement : public testing::TestWithParam<Recipe> {};

@@ -77,11 +77,15 @@ void compare_many(uint64_t count, const DifferentialOptions &options) {
 
 TEST(RandomNetworks, AgreeWithTheirReferences) { compare_many(300, {}); }
 
-TEST(RandomNetworks_OpenCl, AgreeWithTheirReferences) {
+class RandomNetworksOn : public testing::TestWithParam<const char *> {};
+
+TEST_P(RandomNetworksOn, AgreeWithTheirReferences) {
     std::string none;
-    if (!opencl_device(none)) GTEST_SKIP() << none;
-    compare_many(8, {.target = "opencl"});
+    if (!device_of(GetParam(), none)) GTEST_SKIP() << none;
+    compare_many(8, {.target = GetParam()});
 }
+INSTANTIATE_TEST_SUITE_P(Devices, RandomNetworksOn, testing::Values("opencl", "cuda"),
+                         [](const auto &info) { return std::string(info.param); });
 
 // A pass that makes a tanh of every sigmoid is found, blamed, and shown by a network of one gene.
 TEST(RandomNetworks, AWrongPassIsBlamedAndTheNetworkShrinks) {

@@ -76,7 +76,7 @@ struct Runner {
     const LinkedObjects &objects;
     const Times times;
     std::string no_device;
-    runtime::Device *device = target.gpu ? opencl_device(no_device) : nullptr;
+    runtime::Device *device = target.gpu ? device_of(target.name, no_device) : nullptr;
     std::vector<ValueId> root;  // by ValueId: behind reshapes
     std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;
@@ -375,12 +375,12 @@ const std::vector<std::string> &kernel_targets() {
 }
 
 const std::vector<std::string> &device_targets() {
-    static const std::vector<std::string> targets = {"opencl", "opencl_32_lanes"};
+    static const std::vector<std::string> targets = {"opencl", "opencl_32_lanes", "cuda", "cuda_32_lanes"};
     return targets;
 }
 
 KernelOptions device_options(const std::string &name) {
-    return {.target = "opencl", .lanes = name == "opencl" ? 8 : 32};
+    return {.target = name.substr(0, name.find('_')), .lanes = name.find('_') == std::string::npos ? 8 : 32};
 }
 
 std::string short_target(const std::string &name) {

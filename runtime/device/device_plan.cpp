@@ -77,24 +77,57 @@ cryo_status DevicePlan::run(Device &device, int64_t batch, Text &error) {
     if (blocks != blocks_)
         for (size_t dim : block_dims_) dims_[dim].extent = int32_t(blocks);
     blocks_ = blocks;
-    return run(device, prepared_launches_, launches_.size(), batch, error);
+    batch_ = int32_t(batch);
+    if (device.records() && !profiling_ && !check_finite_) return run_recorded(device, error);
+    return run(device, prepared_launches_, launches_.size(), error);
 }
 
 cryo_status DevicePlan::run_prepared(Device &device, Text &error) {
-    return run(device, 0, prepared_launches_, 1, error);
+    batch_ = 1;
+    return run(device, 0, prepared_launches_, error);
 }
 
-cryo_status DevicePlan::run(Device &device, size_t first, size_t end, int64_t batch, Text &error) {
-    batch_ = int32_t(batch);
+// The first run builds the kernels.
+cryo_status DevicePlan::run_recorded(Device &device, Text &error) {
+    constexpr size_t most = 16; // batch sizes
+    auto found = recordings_.find(batch_);
+    if (found == recordings_.end()) {
+        if (recordings_.size() < most) recordings_[batch_] = nullptr;
+        return run(device, prepared_launches_, launches_.size(), error);
+    }
+    if (!found->second) {
+        cryo_status status = device.begin_recording(error);
+        if (status != CRYO_OK) return status;
+        status = run(device, prepared_launches_, launches_.size(), error);
+        Text ignored; // of a recording that has failed already
+        const cryo_status ended = device.end_recording(found->second, status == CRYO_OK ? error : ignored);
+        if (status != CRYO_OK || ended != CRYO_OK) return status != CRYO_OK ? status : ended;
+    }
+    return device.replay(found->second, error);
+}
+
+void DevicePlan::forget_recordings(Device &device) {
+    for (auto &[batch, recording] : recordings_) device.forget(recording);
+    recordings_.clear();
+}
+
+cryo_status DevicePlan::run(Device &device, size_t first, size_t end, Text &error) {
     for (size_t i = first; i < end; i++) {
-        const double start = profiling_ ? seconds_now() : 0;
-        cryo_status status = launch(device, launches_[i], error);
-        if (status == CRYO_OK && profiling_) status = device.finish(error);
+        cryo_status status = profiling_ ? device.mark(2 * i, error) : CRYO_OK;
+        if (status == CRYO_OK) status = launch(device, launches_[i], error);
+        if (status == CRYO_OK && profiling_) status = device.mark(2 * i + 1, error);
         if (status == CRYO_OK && check_finite_) status = look_at_results(device, launches_[i], error);
         if (status != CRYO_OK) return status;
-        if (!profiling_) continue;
+    }
+    return profiling_ ? read_marks(device, first, end, error) : CRYO_OK;
+}
+
+cryo_status DevicePlan::read_marks(Device &device, size_t first, size_t end, Text &error) {
+    cryo_status status = device.finish(error);
+    if (status != CRYO_OK) return status;
+    for (size_t i = first; i < end; i++) {
         StepProfile &step = steps_[launches_[i].step];
-        const double seconds = seconds_now() - start;
+        const double seconds = device.seconds(2 * i, 2 * i + 1);
         step.seconds += seconds;
         step.calls++;
         phases_[size_t(step.phase)].seconds += seconds;

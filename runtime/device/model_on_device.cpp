@@ -21,6 +21,7 @@ public:
     ~ModelOnDevice() override {
         Text ignored;
         if (memory_) (void)device_.finish(ignored);
+        for (DevicePlan &plan : plans_) plan.forget_recordings(device_);
         device_.release(memory_);
     }
     cryo_status open(Text &error);
@@ -128,7 +129,11 @@ cryo_status ModelOnDevice::run(int mode, const cryo_control &control, const Rows
         newer_ = Newer::device;
         prepared_ = -1;
     }
-    status = plan.run(device_, rows.batch, error);
+    try {
+        status = plan.run(device_, rows.batch, error);
+    } catch (const std::bad_alloc &) {
+        status = error.fail(CRYO_OUT_OF_MEMORY, "no memory to record a step of model '%s'", program_.name);
+    }
     if (status != CRYO_OK) return status;
     if (rows.outputs)
         return device_.download(rows.outputs, at(layout_.output), size_t(rows.batch) * row_.output, error);
@@ -166,3 +171,6 @@ cryo_status open_on(Device &device, const cryo_program &program, uint8_t *parame
 }
 
 } // namespace cryolite::runtime
+
+// Kernels of Halide's ask for it; all data of a step is on the device already.
+extern "C" int halide_copy_to_device(void *, void *, const void *) { return 0; }

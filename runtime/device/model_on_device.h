@@ -14,7 +14,7 @@ cryo_status open_on(Device &device, const cryo_program &program, uint8_t *parame
 
 } // namespace cryolite::runtime
 
-// What programs made for OpenCL name.
-extern "C" const cryo_device cryo_opencl;
+// What programs made for OpenCL and for CUDA name.
+extern "C" const cryo_device cryo_opencl, cryo_cuda;
 
 #endif

@@ -1,4 +1,4 @@
-// OpenCL: the device, Halide's five functions on it, and what programs name to run there.
+// OpenCL: the device, Halide's functions on it, and what programs name to run there.
 #include "model_on_device.h"
 #include "opencl_api.h"
 
@@ -55,6 +55,13 @@ public:
     }
     cryo_status finish(Text &error) override { return check(api_.clFinish(queue_), "waiting for kernels", error); }
     const char *kernel_error() const override { return last_kernel_error.get(); }
+    cryo_status mark(size_t number, Text &error) override {
+        if (marks_.size() <= number) marks_.resize(number + 1);
+        const cryo_status status = finish(error);
+        marks_[number] = seconds_now();
+        return status;
+    }
+    double seconds(size_t from, size_t to) const override { return marks_[to] - marks_[from]; }
 
 private:
     struct Kernel {
@@ -84,6 +91,7 @@ private:
     char name_[256] = "?";
     std::mutex mutex_; // kernels keep their arguments, so only one may be on its way
     std::vector<std::unique_ptr<Module>> modules_;
+    std::vector<double> marks_;
 };
 
 // The first GPU with shared virtual memory, else any device that has it.
@@ -191,8 +199,6 @@ using namespace cryolite::runtime;
 
 extern "C" {
 
-// All data of a step is on the device already.
-int halide_copy_to_device(void *, void *, const void *) { return 0; }
 const void *halide_opencl_device_interface() { return nullptr; }
 
 int halide_opencl_initialize_kernels(void *, void **state, const char *source, int size) {
@@ -200,12 +206,6 @@ int halide_opencl_initialize_kernels(void *, void **state, const char *source, i
     return device ? device->build(state, source, size_t(size)) : -1;
 }
 void halide_opencl_finalize_kernels(void *, void *) {}
-
-const cryo_device cryo_opencl = {
-    [](const cryo_program &program, uint8_t *parameters, std::unique_ptr<DeviceModel> &model, Text &error) {
-        Device *device = the_device(error);
-        return device ? open_on(*device, program, parameters, model, error) : CRYO_NO_DEVICE;
-    }};
 
 int halide_opencl_run(void *, void *state, const char *entry, int groups_x, int groups_y, int groups_z, int threads_x,
                       int threads_y, int threads_z, int shared_bytes, size_t sizes[], void *args[],
@@ -215,17 +215,10 @@ int halide_opencl_run(void *, void *state, const char *entry, int groups_x, int 
     const size_t threads[] = {size_t(threads_x), size_t(threads_y), size_t(threads_z)};
     return device ? device->launch(state, entry, groups, threads, shared_bytes, sizes, args, is_buffer) : -1;
 }
-}
 
-const cryolite::runtime::KernelFunction *cryolite::runtime::kernel_functions(size_t &count) {
-    static const KernelFunction functions[] = {
-        {"halide_copy_to_device", reinterpret_cast<void *>(halide_copy_to_device)},
-        {"halide_opencl_device_interface", reinterpret_cast<void *>(halide_opencl_device_interface)},
-        {"halide_opencl_initialize_kernels", reinterpret_cast<void *>(halide_opencl_initialize_kernels)},
-        {"halide_opencl_finalize_kernels", reinterpret_cast<void *>(halide_opencl_finalize_kernels)},
-        {"halide_opencl_run", reinterpret_cast<void *>(halide_opencl_run)},
-        {"cryo_opencl", const_cast<cryo_device *>(&cryo_opencl)},
-    };
-    count = sizeof functions / sizeof functions[0];
-    return functions;
+const cryo_device cryo_opencl = {
+    [](const cryo_program &program, uint8_t *parameters, std::unique_ptr<DeviceModel> &model, Text &error) {
+        Device *device = the_device(error);
+        return device ? open_on(*device, program, parameters, model, error) : CRYO_NO_DEVICE;
+    }};
 }
