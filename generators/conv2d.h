@@ -1,6 +1,7 @@
 // What the convolution generators share: the shape, its parameters, conditions at the border of the image.
 #pragma once
 
+#include "gpu.h"
 #include "lanes.h"
 #include "scratch.h"
 #include "tuning.h"
@@ -16,6 +17,14 @@ struct ConvShape {
 
     int ho() const { return (h + 2 * padding - r) / stride + 1; }
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
+};
+
+// Of a schedule for GPUs: the blocks of the batch that it is made for, and a thread's tile of rows (of dw: the warps of
+// a group), of input and of output channels, and how often its innermost loop is unrolled, as knobs ask for; 0: its own
+// choice.
+struct GpuTile {
+    int64_t blocks;
+    int y = 0, c = 0, k = 0, unroll = 0;
 };
 
 // The shape in the parameters of a kernel, of one group: what the tuning spaces are made from.
@@ -61,6 +70,7 @@ protected:
         return q;
     }
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
+    GpuTile gpu_tile() const { return {gpu::blocks_of(n, resolve_lanes(this->get_target(), lanes)), tile_x, tile_c}; }
 
     // The last input, for what `pack` copies.
     void add_scratch() {

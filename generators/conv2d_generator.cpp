@@ -198,7 +198,9 @@ public:
         set_weight(weight, q);
         if (bias_) set_dense(*bias_, {q.k * q.groups});
         if (is_gpu(get_target())) {
-            y = gpu::conv2d(q, gpu::element(x), gpu::element(weight), bias_ ? gpu::element(*bias_) : nullptr);
+            GpuTile tile = gpu_tile();
+            tile.unroll = unroll;
+            y = gpu::conv2d(q, tile, gpu::element(x), gpu::element(weight), bias_ ? gpu::element(*bias_) : nullptr);
             set_output(y, q);
             return;
         }
@@ -249,7 +251,9 @@ public:
         set_output(dy, q);
         set_weight(weight, q);
         if (is_gpu(get_target())) {
-            dx = gpu::conv2d_grad_input(q, gpu::element(dy), gpu::element(weight));
+            GpuTile tile = gpu_tile();
+            tile.unroll = unroll;
+            dx = gpu::conv2d_grad_input(q, tile, gpu::element(dy), gpu::element(weight));
             set_input(dx, q);
             return;
         }

@@ -14,10 +14,11 @@ template <class Buffer> At element(Buffer &buffer) {
 }
 
 // bias may be null.
-Halide::Func conv2d(const ConvShape &q, const At &x, const At &weight, const At &bias);
-Halide::Func conv2d_grad_input(const ConvShape &q, const At &dy, const At &weight);
+Halide::Func conv2d(const ConvShape &q, const GpuTile &wanted, const At &x, const At &weight, const At &bias);
+Halide::Func conv2d_grad_input(const ConvShape &q, const GpuTile &wanted, const At &dy, const At &weight);
 
 // dw(s, r, c, k, g, b), summed over the samples of block b; with `blocks`: dw(s, r, c, k, g), over all these blocks.
-Halide::Func conv2d_grad_weight(const ConvShape &q, const At &x, const At &dy, const Halide::Expr &blocks = {});
+Halide::Func conv2d_grad_weight(const ConvShape &q, const GpuTile &wanted, const At &x, const At &dy,
+                                const Halide::Expr &blocks = {});
 
 } // namespace cryolite::gpu

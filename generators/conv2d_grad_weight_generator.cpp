@@ -137,7 +137,7 @@ private:
 
 class Conv2dGradWeight : public ConvBase<Conv2dGradWeight> {
 public:
-    GeneratorParam<int> tile_k{"tile_k", 0};
+    GeneratorParam<int> tile_k{"tile_k", 0}, unroll{"unroll", 0};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
     Output<Buffer<float>> dw{"dw"};
 
@@ -148,7 +148,9 @@ public:
         set_input(x, q);
         set_output(dy, q);
         if (is_gpu(get_target())) {
-            dw = gpu::conv2d_grad_weight(q, gpu::element(x), gpu::element(dy));
+            GpuTile wanted = gpu_tile();
+            wanted.k = tile_k, wanted.unroll = unroll;
+            dw = gpu::conv2d_grad_weight(q, wanted, gpu::element(x), gpu::element(dy));
             set_blocks(dw, {q.s, q.r, q.c, q.k, q.groups}, 0);
             return;
         }
@@ -163,7 +165,7 @@ public:
 // and read again, for 512 -> 512 channels and 8 blocks 150 MB.
 class Conv2dGradWeightTiles : public ConvBase<Conv2dGradWeightTiles> {
 public:
-    GeneratorParam<int> tile{"tile", 0}, tile_k{"tile_k", 0};
+    GeneratorParam<int> tile{"tile", 0}, tile_k{"tile_k", 0}, unroll{"unroll", 0};
     Input<int> batch{"batch"};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
     Output<Buffer<float, 5>> dw{"dw"};
@@ -179,7 +181,9 @@ public:
         leave_block_stride(dy);
         Expr blocks = (batch + q.lanes - 1) / q.lanes;
         if (is_gpu(get_target())) {
-            dw = gpu::conv2d_grad_weight(part, gpu::element(x), gpu::element(dy), blocks);
+            GpuTile wanted = gpu_tile();
+            wanted.k = tile_k, wanted.unroll = unroll;
+            dw = gpu::conv2d_grad_weight(part, wanted, gpu::element(x), gpu::element(dy), blocks);
             set_dense(dw, {q.s, q.r, q.c, part.k, 1});
             return;
         }

@@ -1,6 +1,8 @@
 // What the GPU schedules share: gpu.h.
 #include "gpu.h"
 
+#include "schedule.h"
+
 #include <algorithm>
 
 namespace cryolite::gpu {
@@ -69,15 +71,43 @@ void sample_map(Func out, int lanes, const std::vector<Func> &within) {
     for (Func f : within) f.compute_at(out, l).store_in(MemoryType::Register);
 }
 
-void product(Func out, Func sum, const RDom &d, int lanes, int channels) {
-    const Var l = out.args()[0], channel = out.args()[1], b = out.args()[2];
-    const int tile = tile_of(channels, 8), tiles = (channels + tile - 1) / tile, warps = tile_of(tiles, 4);
-    Var co("co"), ci("ci"), cb("cb"), cw("cw"), bo("bo"), bi("bi");
-    out.split(channel, co, ci, tile, TailStrategy::ShiftInwards).split(co, cb, cw, warps, TailStrategy::GuardWithIf);
-    out.split(b, bo, bi, beside(lanes, warp), TailStrategy::GuardWithIf).reorder(ci, l, bi, cw, cb, bo);
-    out.bound(l, 0, lanes).unroll(ci).gpu_threads(l, bi, cw).gpu_blocks(cb, bo).never_partition_all();
-    sum.compute_at(out, l).store_in(MemoryType::Register).unroll(channel);
-    sum.update().reorder(channel, d.x).unroll(channel).never_partition_all();
+int most_results(int64_t results) {
+    constexpr int64_t enough_threads = 1 << 16;
+    return int(std::clamp<int64_t>(results / enough_threads, 1, 1 << 10));
+}
+
+// Accumulators in registers. Where there are few results, the terms are dealt out to parts, whose sums meet in shared
+// memory.
+Func product(const Product &p) {
+    const int64_t results = p.lanes * p.blocks * p.channels;
+    const int tile = tile_of(p.channels, std::min(8, most_results(results))), tiles = (p.channels + tile - 1) / tile;
+    const int parts = tile > 1 ? 1 : largest_divisor(p.terms, 8), chunk = p.terms / parts;
+    const int warps = parts > 1 ? 1 : tile_of(tiles, 4), together = largest_divisor(chunk, tile > 4 ? 4 : 8);
+    Var l("l"), o("o"), b("b"), part("part"), co("co"), ci("ci"), cb("cb"), cw("cw"), bo("bo"), bi("bi");
+    Func sum("sum"), shared("shared"), out("out");
+    RDom d(0, chunk);
+    sum(l, o, part, b) = 0.f;
+    sum(l, o, part, b) += p.term(l, d.x * parts + part, o, b);
+    Func from = sum;
+    if (parts > 1) {
+        shared(l, o, part, b) = sum(l, o, part, b);
+        from = shared;
+    }
+    out(l, o, b) = p.start(o) + tree(parts, [&](int i) { return Expr(from(l, o, i, b)); });
+    out.split(o, co, ci, tile, TailStrategy::ShiftInwards).split(co, cb, cw, warps, TailStrategy::GuardWithIf);
+    out.split(b, bo, bi, parts > 1 ? 1 : beside(p.lanes, warp), TailStrategy::GuardWithIf);
+    out.reorder(ci, l, bi, cw, cb, bo).bound(l, 0, p.lanes).unroll(ci).never_partition_all();
+    out.gpu_threads(l, bi, cw).gpu_blocks(cb, bo);
+    if (parts > 1) {
+        shared.compute_at(out, cb).store_in(MemoryType::GPUShared).bound(l, 0, p.lanes).bound(part, 0, parts);
+        shared.reorder(o, b, l, part).gpu_threads(l, part);
+        sum.compute_at(shared, l);
+    } else {
+        sum.compute_at(out, l);
+    }
+    sum.store_in(MemoryType::Register).unroll(o);
+    sum.update().reorder(o, d.x).unroll(o).unroll(d.x, together).never_partition_all();
+    return out;
 }
 
 // Blocks are dealt out to parts, whose sums meet in shared memory.
@@ -97,7 +127,7 @@ Func linear_grad_weight(const Element &x, const Element &dy, int lanes, int inpu
     shared.compute_at(dw, io).store_in(MemoryType::GPUShared).bound_extent(i, width).bound_extent(o, tile);
     shared.bound_extent(part, parts).reorder(o, i, part).unroll(o).gpu_threads(i, part);
     sum.compute_at(shared, i).store_in(MemoryType::Register).unroll(o);
-    sum.update().reorder(o, d.x, d.y).unroll(o).never_partition_all();
+    sum.update().reorder(o, d.x, d.y).unroll(o).unroll(d.x, 4).never_partition_all();
     return dw;
 }
 

@@ -7,6 +7,7 @@
 
 #include "Halide.h"
 
+#include <functional>
 #include <vector>
 
 namespace cryolite {
@@ -42,8 +43,20 @@ void group_map(Halide::Func out, int lanes);
 // `within`: computed before, by the same thread.
 void sample_map(Halide::Func out, int lanes, const std::vector<Halide::Func> &within);
 
-// Accumulators in registers: out(l, channel, b) = sum(l, channel, b), for `channels` outputs.
-void product(Halide::Func out, Halide::Func sum, const Halide::RDom &d, int lanes, int channels);
+// Results a thread, at most: so few that a launch that makes `results` of them fills a large GPU.
+int most_results(int64_t results);
+
+// The blocks of the batch that a schedule is made for; 0: many.
+inline int64_t blocks_of(int batch, int lanes) { return batch ? (batch + lanes - 1) / lanes : 1 << 16; }
+
+// out(l, o, b) = start(o) + the sum of term(l, t, o, b) over `terms` t, for `channels` o and about `blocks` blocks.
+struct Product {
+    int lanes, terms, channels;
+    int64_t blocks;
+    std::function<Halide::Expr(Halide::Expr)> start;
+    std::function<Halide::Expr(Halide::Expr, Halide::Expr, Halide::Expr, Halide::Expr)> term;
+};
+Halide::Func product(const Product &product);
 
 // dw(i, o): sum over lanes l and blocks b of x(i, l, b) * dy(l, o, b), for `inputs` by `outputs` of them.
 using Element = std::function<Halide::Expr(Halide::Expr, Halide::Expr, Halide::Expr)>;

@@ -54,13 +54,19 @@ public:
         set_dense(weight, {c, k});
         set_blocks(y, {v, k}, nb);
         if (bias_) set_dense(*bias_, {k});
+        if (is_gpu(get_target())) {
+            y = gpu::product({v, c, k, gpu::blocks_of(n, v),
+                              [&](Expr o) { return bias_ ? Expr((*bias_)(o)) : nothing(); },
+                              [&](Expr l, Expr i, Expr o, Expr b) { return x(l, i, b) * weight(i, o); }});
+            set_blocks(y, {v, k}, nb);
+            return;
+        }
         Var l("l"), o("o"), b("b");
         Func sum("sum");
         RDom d(0, c);
         sum(l, o, b) = bias_ ? Expr((*bias_)(o)) : nothing();
         sum(l, o, b) += x(l, d.x, b) * weight(d.x, o);
         y(l, o, b) = sum(l, o, b);
-        if (is_gpu(get_target())) return gpu::product(y, sum, d, v, k);
         // Each output channel is a stream of weights, c floats from the next.
         Tile tile = chosen_tile({.x = nb, .c = k, .steps = c, .most_c = cached_streams(4L * c)}, {tile_x, tile_c},
                                 accumulators());
@@ -83,13 +89,18 @@ public:
         set_blocks(dy, {v, k}, nb);
         set_dense(weight, {c, k});
         set_blocks(dx, {v, c}, nb);
+        if (is_gpu(get_target())) {
+            dx = gpu::product({v, k, c, gpu::blocks_of(n, v), [](const Expr &) { return nothing(); },
+                               [&](Expr l, Expr o, Expr i, Expr b) { return dy(l, o, b) * weight(i, o); }});
+            set_blocks(dx, {v, c}, nb);
+            return;
+        }
         Var l("l"), i("i"), b("b");
         Func sum("sum");
         RDom d(0, k);
         sum(l, i, b) = nothing();
         sum(l, i, b) += dy(l, d.x, b) * weight(i, d.x);
         dx(l, i, b) = sum(l, i, b);
-        if (is_gpu(get_target())) return gpu::product(dx, sum, d, v, c);
         Tile tile = chosen_tile({.x = nb, .c = c, .steps = k}, {tile_x, tile_c}, accumulators());
         if (using_autoscheduler()) return;
         schedule_product(dx, sum, l, i, b, d, tile, v, unroll ? int(unroll) : 1);

@@ -21,11 +21,9 @@ struct Product {
     Registers registers;
     // Copies the weights of so many outputs by a chunk together first, at most 16 KiB; 0: they are read in place.
     int packed = 0;
-    bool gpu = false;
     Tile wanted = {0, 0}; // blocks by outputs of a register tile; 0: the best one
 
     template <class X, class Weight> void define(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
-        if (gpu) return define_for_gpu(out, x, weight, start, blocks);
         const int together = packed ? largest_divisor(outputs, packed) : outputs;
         const int columns = largest_divisor(together, wanted.c ? wanted.c : registers.count >= 32 ? 8 : 6);
         Tile tile{1, columns};
@@ -62,16 +60,6 @@ struct Product {
         part.update().never_partition_all();
     }
 
-    template <class X, class Weight>
-    void define_for_gpu(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
-        Func sum("sum");
-        RDom d(0, terms);
-        sum(l, o, b) = start;
-        sum(l, o, b) += x(l, d.x, min(b, blocks - 1)) * weight(d.x, o);
-        out(l, o, b) = select(b < blocks, sum(l, o, b), start);
-        cryolite::gpu::product(out, sum, d, lanes, outputs);
-    }
-
     Var l{"l"}, o{"o"}, b{"b"}, i{"i"};
 };
 
@@ -85,6 +73,7 @@ public:
 
 protected:
     Product product(int terms, int outputs, int usual_chunk) const {
+        refuse_gpu(this->get_target());
         const int most = chunk ? int(chunk) : usual_chunk;
         const int v = resolve_lanes(this->get_target(), lanes);
         const int of_task = tile ? int(tile) : outputs;
@@ -94,7 +83,6 @@ protected:
                 .outputs = of_task,
                 .chunk = largest_divisor(terms, most),
                 .registers = registers_of(this->get_target(), v),
-                .gpu = is_gpu(this->get_target()),
                 .wanted = {tile_x, tile_c}};
     }
 };

@@ -46,6 +46,10 @@ public:
     double seconds(size_t from, size_t to) const override { return device_.seconds(from, to); }
     bool records() const override { return device_.records(); }
     cryo_status begin_recording(runtime::Text &error) override { return device_.begin_recording(error); }
+    cryo_status after(const std::vector<size_t> &notes, runtime::Text &error) override {
+        return device_.after(notes, error);
+    }
+    cryo_status note(size_t number, runtime::Text &error) override { return device_.note(number, error); }
     cryo_status end_recording(Recording &made, runtime::Text &error) override {
         return device_.end_recording(made, error);
     }

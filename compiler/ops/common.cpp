@@ -70,6 +70,10 @@ std::vector<Case> cases_of(const std::vector<std::string> &shapes, const Attrs &
     return cases;
 }
 
+void note_batch(Kernel &kernel, const KernelContext &context) {
+    if (context.device) kernel.parameters["n"] = std::to_string(context.max_batch);
+}
+
 int64_t whole_tile(int64_t size, const KernelContext &context) {
     if (size < 32768 || context.device) return size;
     for (int64_t tile = 32768; tile >= 4096; tile -= 16)

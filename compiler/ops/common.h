@@ -35,6 +35,9 @@ KernelArg output_arg(const Graph &graph, const Node &node, int index, const Kern
 
 inline constexpr char direct_on_devices[] = "devices have direct convolutions only";
 
+// Tells a kernel for a device the largest batch, for which it then has threads enough: parameter `n`.
+void note_batch(Kernel &kernel, const KernelContext &context);
+
 // Elements of one tile of a whole value that all threads work on: a divisor of size, in whole vectors; size itself when
 // it is small or has no such divisor. A tile's few arrays fit in L2, and take some ten microseconds.
 // On a device always size.

@@ -160,6 +160,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .args = {},
                   .flops = flops(w, g.shape(n.outputs[0]), context)};
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    note_batch(kernel, context);
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
     kernel.args.push_back(image_arg(output_arg(g, n, 0, context), w, n));
     kernel.args[0] = image_arg(kernel.args[0], w, n);
@@ -256,6 +257,7 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
                   .args = {image_arg(input_arg(g, n, 0, context), w, n), input_arg(g, n, 1, context),
                            image_arg(output_arg(g, n, 0, context), w, n)},
                   .flops = flops(w, g.shape(n.inputs[0]), context)};
+    note_batch(kernel, context);
     if (!cut_pixels(kernel, x[1], x, w, n, context)) {
         cut_block(kernel, "c", {{1, 2}, {2, 3}}, n, context);
         if (kernel.tiles && groups(n) == 1) kernel.parameters["weight_c"] = text(x[1]);
@@ -310,6 +312,7 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
         .parameters = parameters(g.shape(n.inputs[0]), w, n),
         .args = {image_arg(input_arg(g, n, 0, context), w, n), image_arg(input_arg(g, n, 1, context), w, n), dw},
         .flops = flops(w, g.shape(n.inputs[1]), context)};
+    note_batch(kernel, context);
     cut_block(kernel, "k", {{1, 3}, {2, 3}}, n, context);
     return kernel;
 }

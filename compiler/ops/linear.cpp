@@ -29,6 +29,7 @@ static Kernel block_kernel(const char *generator, const Graph &g, const Node &n,
                   .flops = 2.0 * double(context.lanes * w.elements())};
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
     kernel.args.push_back(output_arg(g, n, 0, context));
+    note_batch(kernel, context);
     return kernel;
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
@@ -58,7 +59,7 @@ static void lower_input(Rewriter &r, const Node &n, const KernelContext &context
 static Kernel result_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
     const Shape &w = g.shape(n.inputs[1]);
     const int64_t c = w[1], k = w[0], v = context.lanes;
-    const int64_t tile = context.device ? (forward ? k : c) : result_tile(w, forward);
+    const int64_t tile = result_tile(w, forward);
     Kernel kernel{
         .generator = forward ? "linear_tiles" : "linear_grad_input_tiles",
         .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}, {"max_batch", text(context.max_batch)}},
@@ -158,6 +159,8 @@ static std::vector<Case> tile_cases() {
     return cases_of({"[b,4,5] [n,3]", "[b,4,1] [n,1]", "[b,4,7] [n,1]", "[b,4,400] [n,120]"}); // b, lanes, c
 }
 
+static constexpr char whole_on_devices[] = "a launch on a device has all blocks and all results";
+
 extern const OpDef linear_op, linear_grad_input_op, linear_grad_weight_op, linear_grad_weight_tiles_op, linear_tiles_op,
     linear_grad_input_tiles_op;
 const OpDef linear_op = {.name = "linear",
@@ -208,6 +211,7 @@ const OpDef linear_tiles_op = {.name = "linear_tiles",
                                .kernel = kernel_result_tiles,
                                .reference = reference,
                                .cases = cases,
+                               .no_gpu = whole_on_devices,
                                .no_gradient = made_by_lowering};
 const OpDef linear_grad_input_tiles_op = {.name = "linear_grad_input_tiles",
                                           .summary = "linear_grad_input for all blocks, for a tile of dx a task",
@@ -218,6 +222,7 @@ const OpDef linear_grad_input_tiles_op = {.name = "linear_grad_input_tiles",
                                           .padding = Padding::if_all,
                                           .reference = input_reference,
                                           .cases = input_cases,
+                                          .no_gpu = whole_on_devices,
                                           .no_gradient = made_by_lowering};
 
 // ---- pack and unpack

@@ -2,8 +2,10 @@
 #include "cuda_api.h"
 #include "model_on_device.h"
 
+#include <algorithm>
 #include <cstring>
 #include <dlfcn.h>
+#include <iterator>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -26,6 +28,7 @@ namespace {
 
 thread_local Text last_kernel_error;
 
+constexpr size_t none = size_t(-1);
 constexpr int32_t least_capability = 80; // what target cuda makes PTX for: 8.0
 
 class Cuda final : public Device {
@@ -71,9 +74,9 @@ public:
     }
 
     bool records() const override { return true; }
-    cryo_status begin_recording(Text &error) override {
-        return run([&] { return api_.cuStreamBeginCapture_v2(stream_, CU_CAPTURE_THREAD_LOCAL); }, "recording", error);
-    }
+    cryo_status begin_recording(Text &error) override;
+    cryo_status after(const std::vector<size_t> &notes, Text &error) override;
+    cryo_status note(size_t number, Text &error) override;
     cryo_status end_recording(Recording &recording, Text &error) override;
     cryo_status replay(Recording recording, Text &error) override {
         return run([&] { return api_.cuGraphLaunch(recording, stream_); }, "replaying a step", error);
@@ -107,6 +110,8 @@ private:
                           "%s on '%s': CUDA error %d%s%s", what, name_, code, text ? ", " : "", text ? text : "");
     }
     cryo_status find_device(int32_t &device, Text &error);
+    int32_t event(std::vector<CuHandle> &events, size_t number, uint32_t flags);
+    int32_t wait(size_t branch, CuHandle event) { return api_.cuStreamWaitEvent(branches_[branch].stream, event, 0); }
     CuHandle function(Module &module, const char *entry, int32_t &code);
 
     CudaApi api_;
@@ -115,7 +120,22 @@ private:
     std::mutex mutex_; // of modules
     std::vector<std::unique_ptr<Module>> modules_;
     std::vector<CuHandle> marks_;
+
+    // A recording has branches, streams of its own; the first begins and ends it.
+    struct Branch {
+        CuHandle stream = nullptr;
+        bool joined = false; // the recording
+        size_t last = 0;     // note
+    };
+    std::mutex recording_; // held from begin to end
+    Branch branches_[4];
+    std::vector<CuHandle> notes_;     // events, and
+    std::vector<size_t> branch_of_;   // by note
+    CuHandle began_ = nullptr;        // event
+    static thread_local Branch *now_; // where this thread records
 };
+
+thread_local Cuda::Branch *Cuda::now_ = nullptr;
 
 // The first device that our PTX runs on.
 cryo_status Cuda::find_device(int32_t &device, Text &error) {
@@ -148,6 +168,9 @@ cryo_status Cuda::open(Text &error) {
     int32_t code = api_.cuDevicePrimaryCtxRetain(&context_, device);
     if (code == 0) code = enter();
     if (code == 0) code = api_.cuStreamCreate(&stream_, CU_NON_BLOCKING);
+    if (code == 0) code = api_.cuEventCreate(&began_, CU_NO_TIMING);
+    for (Branch &branch : branches_)
+        if (code == 0) code = api_.cuStreamCreate(&branch.stream, CU_NON_BLOCKING);
     return check(code, "opening a stream", error);
 }
 
@@ -188,31 +211,91 @@ int Cuda::launch(void *state, const char *entry, const uint32_t *groups, const u
     CuHandle f = code == 0 ? function(*static_cast<Module *>(state), entry, code) : nullptr;
     if (code == 0 && groups[0] && groups[1] && groups[2])
         code = api_.cuLaunchKernel(f, groups[0], groups[1], groups[2], threads[0], threads[1], threads[2],
-                                   uint32_t(shared_bytes), stream_, args, nullptr);
+                                   uint32_t(shared_bytes), now_ ? now_->stream : stream_, args, nullptr);
     (void)check(code, entry, last_kernel_error);
     return code;
+}
+
+int32_t Cuda::event(std::vector<CuHandle> &events, size_t number, uint32_t flags) {
+    while (events.size() <= number) {
+        CuHandle made = nullptr;
+        if (int32_t code = api_.cuEventCreate(&made, flags); code != 0) return code;
+        events.push_back(made);
+    }
+    return 0;
 }
 
 cryo_status Cuda::mark(size_t number, Text &error) {
     return run(
         [&] {
-            int32_t code = 0;
-            while (code == 0 && marks_.size() <= number) {
-                CuHandle made = nullptr;
-                code = api_.cuEventCreate(&made, 0);
-                if (code == 0) marks_.push_back(made);
-            }
+            const int32_t code = event(marks_, number, 0);
             return code ? code : api_.cuEventRecord(marks_[number], stream_);
         },
         "taking the time", error);
 }
 
+cryo_status Cuda::begin_recording(Text &error) {
+    recording_.lock();
+    for (Branch &branch : branches_) branch.joined = false, branch.last = none;
+    branch_of_.clear();
+    now_ = &branches_[0];
+    now_->joined = true;
+    return run(
+        [&] {
+            const int32_t code = api_.cuStreamBeginCapture_v2(now_->stream, CU_CAPTURE_THREAD_LOCAL);
+            return code ? code : api_.cuEventRecord(began_, now_->stream);
+        },
+        "recording", error);
+}
+
+// Where one of those it comes after was the last, or else in the branch whose last is the oldest.
+cryo_status Cuda::after(const std::vector<size_t> &notes, Text &error) {
+    size_t chosen = 0;
+    for (size_t i = 1; i < std::size(branches_); i++)
+        if (branches_[i].last + 1 < branches_[chosen].last + 1) chosen = i; // none is before all
+    for (size_t note : notes)
+        if (branches_[branch_of_[note]].last == note) chosen = branch_of_[note];
+    Branch &branch = branches_[chosen];
+    now_ = &branch;
+    return run(
+        [&] {
+            int32_t code = branch.joined ? 0 : wait(chosen, began_);
+            branch.joined = true;
+            for (size_t note : notes)
+                if (code == 0 && branch_of_[note] != chosen) code = wait(chosen, notes_[note]);
+            return code;
+        },
+        "recording", error);
+}
+
+cryo_status Cuda::note(size_t number, Text &error) {
+    branch_of_.resize(std::max(branch_of_.size(), number + 1));
+    branch_of_[number] = size_t(now_ - branches_);
+    now_->last = number;
+    return run(
+        [&] {
+            const int32_t code = event(notes_, number, CU_NO_TIMING);
+            return code ? code : api_.cuEventRecord(notes_[number], now_->stream);
+        },
+        "recording", error);
+}
+
 cryo_status Cuda::end_recording(Recording &recording, Text &error) {
+    std::lock_guard<std::mutex> lock(recording_, std::adopt_lock);
     CuHandle graph = nullptr;
-    cryo_status status = run([&] { return api_.cuStreamEndCapture(stream_, &graph); }, "recording", error);
-    if (status != CRYO_OK) return status;
-    status = run([&] { return api_.cuGraphInstantiateWithFlags(&recording, graph, 0); }, "recording", error);
-    (void)api_.cuGraphDestroy(graph);
+    cryo_status status = run(
+        [&] {
+            int32_t code = 0;
+            for (size_t i = 1; i < std::size(branches_); i++)
+                if (code == 0 && branches_[i].last != none) code = wait(0, notes_[branches_[i].last]);
+            const int32_t ended = api_.cuStreamEndCapture(branches_[0].stream, &graph);
+            return code ? code : ended;
+        },
+        "recording", error);
+    now_ = nullptr;
+    if (status == CRYO_OK)
+        status = run([&] { return api_.cuGraphInstantiateWithFlags(&recording, graph, 0); }, "recording", error);
+    if (graph) (void)api_.cuGraphDestroy(graph);
     return status;
 }
 

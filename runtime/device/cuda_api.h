@@ -13,7 +13,7 @@ using CuHandle = void *; // context, stream, module, function, event, graph, exe
 
 enum : int32_t { CU_NO_MEMORY = 2, CU_NO_DEVICE = 100, CU_CAPABILITY_MAJOR = 75, CU_CAPABILITY_MINOR = 76 };
 enum : int32_t { CU_JIT_ERROR_LOG = 5, CU_JIT_ERROR_LOG_BYTES = 6 };
-enum : uint32_t { CU_NON_BLOCKING = 1, CU_CAPTURE_THREAD_LOCAL = 1 };
+enum : uint32_t { CU_NON_BLOCKING = 1, CU_CAPTURE_THREAD_LOCAL = 1, CU_NO_TIMING = 2 };
 
 // X(name, parameters): all return a status. The names with _v2 are today's; without, they mean those of CUDA 3.
 #define CRYO_CUDA(X)                                                                                                   \
@@ -40,6 +40,7 @@ enum : uint32_t { CU_NON_BLOCKING = 1, CU_CAPTURE_THREAD_LOCAL = 1 };
     X(cuEventCreate, (CuHandle *, uint32_t))                                                                           \
     X(cuEventRecord, (CuHandle, CuHandle))                                                                             \
     X(cuEventElapsedTime, (float *, CuHandle, CuHandle))                                                               \
+    X(cuStreamWaitEvent, (CuHandle, CuHandle, uint32_t))                                                               \
     X(cuStreamBeginCapture_v2, (CuHandle, uint32_t))                                                                   \
     X(cuStreamEndCapture, (CuHandle, CuHandle *))                                                                      \
     X(cuGraphInstantiateWithFlags, (CuHandle *, CuHandle, uint64_t))                                                   \

@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace cryolite::runtime {
 
@@ -38,11 +39,15 @@ public:
     virtual cryo_status mark(size_t number, Text &error) = 0;
     virtual double seconds(size_t from, size_t to) const = 0;
 
-    // Where a device records: between begin and end kernels are called in order to be recorded, not made; replay makes
-    // them all, with the arguments they were called with. Kernels that have never been called cannot be recorded.
+    // Where a device records: between begin and end, by one thread, kernels are called in order to be recorded, not
+    // made; replay makes them all, with the arguments they were called with. Kernels that have never been called cannot
+    // be recorded. What is called between after and note is made when the notes before it are, and has that number;
+    // what does not depend on each other may be made side by side.
     using Recording = void *;
     virtual bool records() const { return false; }
     virtual cryo_status begin_recording(Text &) { return CRYO_DEVICE_ERROR; }
+    virtual cryo_status after(const std::vector<size_t> &, Text &) { return CRYO_DEVICE_ERROR; }
+    virtual cryo_status note(size_t, Text &) { return CRYO_DEVICE_ERROR; }
     virtual cryo_status end_recording(Recording &, Text &) { return CRYO_DEVICE_ERROR; }
     virtual cryo_status replay(Recording, Text &) { return CRYO_DEVICE_ERROR; }
     virtual void forget(Recording) {}

@@ -96,14 +96,60 @@ cryo_status DevicePlan::run_recorded(Device &device, Text &error) {
         return run(device, prepared_launches_, launches_.size(), error);
     }
     if (!found->second) {
-        cryo_status status = device.begin_recording(error);
+        const cryo_status status = record(device, found->second, error);
         if (status != CRYO_OK) return status;
-        status = run(device, prepared_launches_, launches_.size(), error);
-        Text ignored; // of a recording that has failed already
-        const cryo_status ended = device.end_recording(found->second, status == CRYO_OK ? error : ignored);
-        if (status != CRYO_OK || ended != CRYO_OK) return status != CRYO_OK ? status : ended;
     }
     return device.replay(found->second, error);
+}
+
+cryo_status DevicePlan::record(Device &device, Device::Recording &recording, Text &error) {
+    const std::vector<std::vector<size_t>> order = find_order();
+    cryo_status status = device.begin_recording(error);
+    for (size_t i = 0; i < order.size() && status == CRYO_OK; i++) {
+        status = device.after(order[i], error);
+        if (status == CRYO_OK) status = launch(device, launches_[prepared_launches_ + i], error);
+        if (status == CRYO_OK) status = device.note(i, error);
+    }
+    Text ignored; // of a recording that has failed already
+    const cryo_status ended = device.end_recording(recording, status == CRYO_OK ? error : ignored);
+    return status == CRYO_OK ? ended : status;
+}
+
+// For each launch but the prepared ones the earlier ones that it must come after: those that write what it reads or
+// writes, or read what it writes, but for those that come before another of these anyway.
+std::vector<std::vector<size_t>> DevicePlan::find_order() const {
+    struct Access {
+        uint64_t begin, end;
+        bool write;
+    };
+    const size_t count = launches_.size() - prepared_launches_;
+    std::vector<std::vector<Access>> accesses(count);
+    std::vector<std::vector<size_t>> order(count);
+    std::vector<std::vector<bool>> before(count); // itself and all before it
+    for (size_t i = 0; i < count; i++) {
+        const Launch &launch = launches_[prepared_launches_ + i];
+        const cryo_step &step = *steps_[launch.step].step;
+        for (int64_t a = 0; a < step.arg_count; a++) {
+            if (step.args[a].kind != CRYO_ARG_BUFFER) continue;
+            const cryo_buffer &buffer = buffers_[launch.first_arg + size_t(a)];
+            accesses[i].push_back(
+                {buffer.device, buffer.device + 4 * span(buffer), a >= step.arg_count - step.outputs});
+        }
+        before[i].resize(i + 1);
+        before[i][i] = true;
+        for (size_t j = i; j-- > 0;) {
+            auto touches = [&](const Access &x) {
+                return std::any_of(accesses[j].begin(), accesses[j].end(), [&](const Access &y) {
+                    return (x.write || y.write) && x.begin < y.end && y.begin < x.end;
+                });
+            };
+            if (before[i][j] || std::none_of(accesses[i].begin(), accesses[i].end(), touches)) continue;
+            order[i].push_back(j);
+            for (size_t k = 0; k <= j; k++)
+                if (before[j][k]) before[i][k] = true;
+        }
+    }
+    return order;
 }
 
 void DevicePlan::forget_recordings(Device &device) {

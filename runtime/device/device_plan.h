@@ -42,6 +42,8 @@ private:
     void add_arg(const cryo_arg &arg, int64_t tile, const uintptr_t *base);
     cryo_status run(Device &device, size_t first, size_t end, Text &error);
     cryo_status run_recorded(Device &device, Text &error);
+    cryo_status record(Device &device, Device::Recording &recording, Text &error);
+    std::vector<std::vector<size_t>> find_order() const;
     cryo_status read_marks(Device &device, size_t first, size_t end, Text &error);
     cryo_status launch(Device &device, const Launch &launch, Text &error);
     cryo_status look_at_results(Device &device, const Launch &launch, Text &error);
