@@ -77,6 +77,7 @@ static Halide::Target target_by_name(const std::string &name) {
 
 KernelTarget resolve_target(const CompileOptions &options) {
     KernelTarget target{options.target, options.lanes, options.checked, "any"};
+    if (!options.device.empty()) target.cpu = options.device;
     if (options.target == "host") target.cpu = llvm::sys::getHostCPUName().str();
     try {
         Halide::Target halide = target_by_name(options.target);

@@ -16,7 +16,7 @@ struct KernelTarget {
     std::string name; // canonical, "x86-64-linux-avx-avx2-..."
     int64_t lanes;    // float32 vector width, or what the options say
     bool checked;
-    std::string cpu;         // LLVM's name of this machine's processor for "host", "any" for a target by name
+    std::string cpu;         // LLVM's name of this machine's processor for "host", the options' device; else "any"
     bool gpu = false;        // kernels of the whole batch (generators/kernels.md)
     std::string device = {}; // the symbol of what runs their models (runtime/device/); "": nothing does
 };

@@ -19,7 +19,8 @@ namespace cryolite {
 
 struct CompileOptions {
     int64_t batch = 256;         // largest batch; every smaller one works too
-    std::string target = "host"; // a Halide target name: "x86-64-linux-avx2-fma", "host"; "opencl": a device
+    std::string target = "host"; // a Halide target name: "x86-64-linux-avx2-fma", "host"; "opencl", "cuda": a device
+    std::string device;          // whose tuned schedules kernels for devices take (ScheduleKey::cpu); "": any device's
     int64_t lanes = 0;           // samples side by side; 0: the target's vector width
     int processors = 0;          // to be kept busy, also by few samples; 0: as many as this machine has
     bool train = true;           // false: evaluate and infer only

@@ -149,7 +149,9 @@ std::vector<TunedSchedule> parse_schedules(const std::string &text) {
 TuningSpace tuning_space(const KernelSpec &kernel, const KernelTarget &target) {
     const Halide::Target halide(target.name);
     const int lanes = int(target.lanes), vector = halide.natural_vector_size<float>();
-    return tuning_space(kernel.generator, KernelShape(kernel.parameters, registers_of(halide, lanes), lanes, vector));
+    KernelShape shape(kernel.parameters, target.gpu ? Registers{} : registers_of(halide, lanes), lanes, vector);
+    shape.gpu = target.gpu;
+    return tuning_space(kernel.generator, shape);
 }
 
 ScheduleKey schedule_key(const KernelSpec &kernel, const KernelTarget &target) {
@@ -160,7 +162,7 @@ ScheduleKey schedule_key(const KernelSpec &kernel, const KernelTarget &target) {
             .shape = text.substr(std::min(text.size(), kernel.generator.size() + 1)),
             .type = "f32",
             .path = kernel.parameters.count("lanes") ? "lanes" : "channels",
-            .target = target.name,
+            .target = target.device.empty() ? target.name : target.device,
             .cpu = target.cpu,
             .halide = fmt::format("{}.{}.{}", HALIDE_VERSION_MAJOR, HALIDE_VERSION_MINOR, HALIDE_VERSION_PATCH),
             .source = source_of(kernel.generator)};
@@ -187,6 +189,7 @@ Knobs Schedules::find(const KernelSpec &kernel, const KernelTarget &target, bool
         ScheduleKey other = it->second.key;
         const double apart = distance(key.shape, other.shape);
         other.shape = key.shape;
+        if (target.gpu && key.cpu == "any") other.cpu = key.cpu; // what was found on one device is better than nothing
         const bool nearer = best ? apart < best_distance : apart <= best_distance;
         if (other != key || !nearer || !space.refusal(it->second.knobs).empty()) continue;
         best = &it->second;

@@ -3,7 +3,8 @@
 // Two sources, the user's first: a database that the user names (schedule_database.h), and what ships with the compiler
 // (generators/schedules/*.schedules, part of the build). Rows of other generator sources, targets, processors or Halide
 // versions are stale and ignored, and so are knobs that the generator does not know or refuses. A kernel without a row
-// takes the nearest shape's; without one, the generator's own choice.
+// takes the nearest shape's; without one, the generator's own choice. A kernel for a device that the options do not
+// name takes those of any device of its kind.
 #ifndef CRYOLITE_SCHEDULES_H
 #define CRYOLITE_SCHEDULES_H
 
@@ -19,8 +20,8 @@ struct ScheduleKey {
     std::string shape;  // the kernel's parameters, knobs aside: "c=64 h=32 k=64 ..."
     std::string type;   // "f32"
     std::string path;   // layout: "lanes" or "channels"
-    std::string target; // Halide's full name
-    std::string cpu;    // LLVM's name of the processor, "any" for a target by name
+    std::string target; // Halide's full name; of kernels for devices "cryo_cuda" or "cryo_opencl"
+    std::string cpu;    // LLVM's name of the processor, or the device's with '_' for spaces; "any": not known
     std::string halide; // "21.0.0"
     std::string source; // hash of the generator's source
 

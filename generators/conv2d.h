@@ -19,12 +19,12 @@ struct ConvShape {
     int wo() const { return (w + 2 * padding - s) / stride + 1; }
 };
 
-// Of a schedule for GPUs: the blocks of the batch that it is made for, and a thread's tile of rows (of dw: the warps of
-// a group), of input and of output channels, and how often its innermost loop is unrolled, as knobs ask for; 0: its own
-// choice.
+// Of a schedule for GPUs: the blocks of the batch that it is made for, and what knobs ask for, 0: its own choice: a
+// thread's tile of columns, rows and channels, and the most multiply-adds of its loop's code. Of dw: x is the warps of
+// a group that differ in input channels, c and k are input and output channels.
 struct GpuTile {
     int64_t blocks;
-    int y = 0, c = 0, k = 0, unroll = 0;
+    int x = 0, y = 0, c = 0, k = 0, unroll = 0;
 };
 
 // The shape in the parameters of a kernel, of one group: what the tuning spaces are made from.
@@ -56,6 +56,7 @@ public:
     Halide::GeneratorParam<int> plane{"plane", 0}; // of an image of one row: the whole row's columns, where w are some
     Halide::GeneratorParam<bool> pack{"pack", false};                     // of a window of one pixel: schedule.h
     Halide::GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}; // knobs (tuning.h)
+    Halide::GeneratorParam<int> tile_y{"tile_y", 0};                      // a knob on a GPU
 
 protected:
     ConvShape shape() const {
@@ -70,7 +71,9 @@ protected:
         return q;
     }
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
-    GpuTile gpu_tile() const { return {gpu::blocks_of(n, resolve_lanes(this->get_target(), lanes)), tile_x, tile_c}; }
+    GpuTile gpu_tile() const {
+        return {gpu::blocks_of(n, resolve_lanes(this->get_target(), lanes)), tile_x, tile_y, tile_c};
+    }
 
     // The last input, for what `pack` copies.
     void add_scratch() {

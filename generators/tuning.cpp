@@ -9,8 +9,10 @@ namespace cryolite {
 namespace {
 
 struct Entry {
-    DescribeSpace describe;
+    DescribeSpace describe = nullptr, describe_on_gpu = nullptr;
     std::string file;
+
+    DescribeSpace on(bool gpu) const { return gpu ? describe_on_gpu : describe; }
 };
 
 std::map<std::string, Entry> &table() {
@@ -51,12 +53,14 @@ double TuningSpace::points() const {
 
 TuningSpace tuning_space(const std::string &generator, const KernelShape &shape) {
     auto found = table().find(generator);
-    return found == table().end() ? TuningSpace{} : found->second.describe(shape);
+    if (found == table().end() || !found->second.on(shape.gpu)) return {};
+    return found->second.on(shape.gpu)(shape);
 }
 
-std::vector<std::string> tunable_generators() {
+std::vector<std::string> tunable_generators(bool gpu) {
     std::vector<std::string> names;
-    for (auto &entry : table()) names.push_back(entry.first);
+    for (auto &[name, entry] : table())
+        if (entry.on(gpu)) names.push_back(name);
     return names;
 }
 
@@ -67,7 +71,12 @@ std::string tuning_file(const std::string &generator) {
 
 TuningRegistration::TuningRegistration(const char *generator, const char *file, DescribeSpace describe) {
     const std::string path = file;
-    table()[generator] = {describe, path.substr(path.rfind('/') + 1)};
+    table()[generator].describe = describe;
+    table()[generator].file = path.substr(path.rfind('/') + 1);
+}
+
+TuningRegistration::TuningRegistration(const char *generator, DescribeSpace describe_on_gpu) {
+    table()[generator].describe_on_gpu = describe_on_gpu;
 }
 
 std::vector<int> from_one_to(int limit) {

@@ -4,6 +4,7 @@
 // knobs, their values and what is not worth compiling once, below itself:
 //
 //   CRYOLITE_TUNING(conv2d, [](const KernelShape &q) -> TuningSpace { ... })
+//   CRYOLITE_GPU_TUNING(conv2d, ...)    its schedule for GPUs
 #pragma once
 
 #include "schedule.h"
@@ -29,6 +30,7 @@ public:
     Registers registers; // for values of `lanes` samples
     int lanes;           // samples side by side
     int vector;          // float32 elements of a vector register
+    bool gpu = false;    // kernels of the whole batch; registers and vector mean nothing
 
 private:
     std::map<std::string, std::string> parameters_;
@@ -52,14 +54,15 @@ struct TuningSpace {
 
 using DescribeSpace = TuningSpace (*)(const KernelShape &);
 
-// The space of one kernel; without knobs where the generator has none.
+// The space of one kernel; without knobs where the generator has none, or none on a GPU.
 TuningSpace tuning_space(const std::string &generator, const KernelShape &shape);
-std::vector<std::string> tunable_generators();
+std::vector<std::string> tunable_generators(bool gpu = false);
 // The source file that declares a generator's space, without folders; "" where there is none.
 std::string tuning_file(const std::string &generator);
 
 struct TuningRegistration {
     TuningRegistration(const char *generator, const char *file, DescribeSpace describe);
+    TuningRegistration(const char *generator, DescribeSpace describe_on_gpu);
 };
 
 // What several spaces have in common.
@@ -74,3 +77,5 @@ std::string refuse_accumulators(int values, int most, const Registers &registers
 
 #define CRYOLITE_TUNING(generator, ...)                                                                                \
     static const cryolite::TuningRegistration tuning_of_##generator(#generator, __FILE__, __VA_ARGS__);
+#define CRYOLITE_GPU_TUNING(generator, ...)                                                                            \
+    static const cryolite::TuningRegistration gpu_tuning_of_##generator(#generator, __VA_ARGS__);

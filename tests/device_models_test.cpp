@@ -19,12 +19,15 @@ namespace {
 // Weights decay so much that an update which read a weight it had written already would be seen.
 const Sgd sgd{.learning_rate = 0.1, .momentum = 0.9, .weight_decay = 0.05};
 
-// Forwards to the real device, counts, and fails when told to.
+// Forwards to the real device, counts, and fails when told to. With `records_order` it records nothing, but notes what
+// would have to come after what, while all is made in order.
 class Watched final : public runtime::Device {
 public:
     explicit Watched(Device &device) : device_(device) {}
     size_t up = 0, down = 0, copies = 0;
-    bool lost = false;
+    bool lost = false, records_order = false;
+    int recordings = 0, replays = 0;
+    std::vector<std::vector<size_t>> order; // by note, of the last recording
 
     const char *name() const override { return device_.name(); }
     uintptr_t allocate(size_t bytes) override { return device_.allocate(bytes); }
@@ -44,19 +47,36 @@ public:
     const char *kernel_error() const override { return device_.kernel_error(); }
     cryo_status mark(size_t number, runtime::Text &error) override { return device_.mark(number, error); }
     double seconds(size_t from, size_t to) const override { return device_.seconds(from, to); }
-    bool records() const override { return device_.records(); }
-    cryo_status begin_recording(runtime::Text &error) override { return device_.begin_recording(error); }
-    cryo_status after(const std::vector<size_t> &notes, runtime::Text &error) override {
-        return device_.after(notes, error);
+    bool records() const override { return records_order || device_.records(); }
+    cryo_status begin_recording(runtime::Text &error) override {
+        if (!records_order) return device_.begin_recording(error);
+        order.clear();
+        return CRYO_OK;
     }
-    cryo_status note(size_t number, runtime::Text &error) override { return device_.note(number, error); }
+    cryo_status after(const std::vector<size_t> &notes, runtime::Text &error) override {
+        if (!records_order) return device_.after(notes, error);
+        order.push_back(notes);
+        return CRYO_OK;
+    }
+    cryo_status note(size_t number, runtime::Text &error) override {
+        if (!records_order) return device_.note(number, error);
+        EXPECT_EQ(number + 1, order.size());
+        return CRYO_OK;
+    }
     cryo_status end_recording(Recording &made, runtime::Text &error) override {
-        return device_.end_recording(made, error);
+        if (!records_order) return device_.end_recording(made, error);
+        recordings++;
+        made = this;
+        return CRYO_OK;
     }
     cryo_status replay(Recording made, runtime::Text &error) override {
-        return lost ? fail(error) : device_.replay(made, error);
+        if (!records_order) return lost ? fail(error) : device_.replay(made, error);
+        EXPECT_EQ(++replays, recordings) << "what is replayed twice would not be made";
+        return CRYO_OK;
     }
-    void forget(Recording made) override { device_.forget(made); }
+    void forget(Recording made) override {
+        if (!records_order) device_.forget(made);
+    }
 
 private:
     static cryo_status fail(runtime::Text &error) { return error.fail(CRYO_DEVICE_ERROR, "the device is gone"); }
@@ -67,7 +87,7 @@ class DeviceModels : public testing::TestWithParam<const char *> {
 protected:
     void SetUp() override {
         std::string why;
-        if (!(device = device_of(GetParam(), why))) GTEST_SKIP() << why;
+        if (!(device = open_device(GetParam(), why))) GTEST_SKIP() << why;
     }
     runtime::Device *device = nullptr;
     Batches batches;
@@ -302,6 +322,37 @@ TEST_P(DeviceModels, ALostDeviceIsAStatus) {
     here.train(batches, 0, 64);
 }
 
+// What a recording lets a device do side by side: all that does not touch the same memory, of a residual network its
+// two paths for instance. Each train step's result is the one without.
+TEST_P(DeviceModels, RecordingsKnowWhatDependsOnWhat) {
+    (void)on(GetParam());
+    std::vector<float> losses[2];
+    Watched watched[2] = {Watched(*device), Watched(*device)};
+    for (int recorded : {0, 1}) {
+        watched[recorded].records_order = recorded;
+        Rewired rewired(watched[recorded], GetParam());
+        ASSERT_EQ(cryo_open(&rewired.program, nullptr, &rewired.model), CRYO_OK) << cryo_open_error();
+        ASSERT_EQ(cryo_initialize(rewired.model, 1), CRYO_OK);
+        for (int64_t batch : {64, 64, 9, 9}) {
+            cryo_result result = {};
+            ASSERT_EQ(cryo_train_step(rewired.model, batches.image(0), batches.label(0), batch, &result), CRYO_OK);
+            losses[recorded].push_back(result.loss);
+        }
+    }
+    EXPECT_EQ(losses[0], losses[1]);
+    EXPECT_EQ(watched[1].recordings, 2); // of each batch the second step
+    const std::vector<std::vector<size_t>> &order = watched[1].order;
+    ASSERT_GT(order.size(), 50u);
+    size_t waits = 0, together = 0;
+    for (size_t i = 0; i < order.size(); i++) {
+        for (size_t before : order[i]) EXPECT_LT(before, i);
+        waits += order[i].size();
+        together += i > 0 && std::count(order[i].begin(), order[i].end(), i - 1) == 0;
+    }
+    EXPECT_GE(waits, order.size() - 10) << "few launches of a step need nothing of it";
+    EXPECT_GT(together, 10u) << "each launch waits for the one before";
+}
+
 INSTANTIATE_TEST_SUITE_P(On, DeviceModels, testing::Values("opencl", "cuda"),
                          [](const auto &info) { return std::string(info.param); });
 
@@ -310,7 +361,7 @@ class NoDevice : public testing::TestWithParam<const char *> {};
 
 TEST_P(NoDevice, IsAStatus) {
     std::string why;
-    if (device_of(GetParam(), why)) return; // there is one
+    if (open_device(GetParam(), why)) return; // there is one
     const CompiledModel compiled = compile(
         *build(residual, sgd), {.batch = 64, .target = GetParam(), .cache = test_cache()}); // which needs no device
     LoadedModel loaded(compiled, device_functions());

@@ -37,20 +37,4 @@ void DeviceValue::take_back(const std::string &what) {
     std::copy_n(words_.begin() + margin, host_->size(), host_->data());
 }
 
-runtime::Device *device_of(const std::string &target, std::string &why) {
-    runtime::Text error;
-    const bool cuda = target.find("cuda") != std::string::npos;
-    runtime::Device *device = cuda ? runtime::Device::cuda(error) : runtime::Device::opencl(error);
-    why = error.get();
-    return device;
-}
-
-std::vector<HostFunction> device_functions() {
-    std::vector<HostFunction> functions;
-    size_t count = 0;
-    const runtime::KernelFunction *of_device = runtime::kernel_functions(count);
-    for (size_t i = 0; i < count; i++) functions.push_back({of_device[i].name, of_device[i].address});
-    return functions;
-}
-
 } // namespace cryolite::test

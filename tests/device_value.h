@@ -2,10 +2,8 @@
 #ifndef CRYOLITE_TESTS_DEVICE_VALUE_H
 #define CRYOLITE_TESTS_DEVICE_VALUE_H
 
-#include "compile.h"
+#include "device_functions.h"
 #include "guarded.h"
-
-#include "../runtime/device/device.h"
 
 #include <string>
 #include <vector>
@@ -32,12 +30,6 @@ private:
     uintptr_t memory_ = 0;
     std::vector<uint32_t> words_;
 };
-
-// That of a target's name, for OpenCL or CUDA. Null where there is none; why says the reason.
-runtime::Device *device_of(const std::string &target, std::string &why);
-
-// What objects made for a device need, for LoadedModel and LinkedObjects.
-std::vector<HostFunction> device_functions();
 
 } // namespace cryolite::test
 #endif

@@ -153,7 +153,7 @@ protected:
 
 TEST_P(OpKernels, AgreeWithTheReference) {
     std::string none;
-    if (on_device() && !device_of(GetParam(), none)) GTEST_SKIP() << none;
+    if (on_device() && !open_device(GetParam(), none)) GTEST_SKIP() << none;
     int checks = 0, in_tiles = 0;
     check_rows();
     for (const OpDef *op : all_ops()) {

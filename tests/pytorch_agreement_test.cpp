@@ -77,7 +77,7 @@ class Agreement : public testing::TestWithParam<std::tuple<Subject, Recipe, cons
 TEST_P(Agreement, LossesParametersAndStatistics) {
     const auto &[subject, recipe, target] = GetParam();
     std::string none;
-    if (std::string(target) != "host" && !device_of(target, none)) GTEST_SKIP() << none;
+    if (std::string(target) != "host" && !open_device(target, none)) GTEST_SKIP() << none;
     Batches batches;
     TestModel model(*build(subject.define, recipe.sgd, subject.name), {.batch = subject.batch, .target = target});
     model.initialize(1); // running statistics start at 0 and 1

@@ -81,7 +81,7 @@ class RandomNetworksOn : public testing::TestWithParam<const char *> {};
 
 TEST_P(RandomNetworksOn, AgreeWithTheirReferences) {
     std::string none;
-    if (!device_of(GetParam(), none)) GTEST_SKIP() << none;
+    if (!open_device(GetParam(), none)) GTEST_SKIP() << none;
     compare_many(8, {.target = GetParam()});
 }
 INSTANTIATE_TEST_SUITE_P(Devices, RandomNetworksOn, testing::Values("opencl", "cuda"),

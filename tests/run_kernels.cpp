@@ -76,7 +76,7 @@ struct Runner {
     const LinkedObjects &objects;
     const Times times;
     std::string no_device;
-    runtime::Device *device = target.gpu ? device_of(target.name, no_device) : nullptr;
+    runtime::Device *device = target.gpu ? open_device(target.name, no_device) : nullptr;
     std::vector<ValueId> root;  // by ValueId: behind reshapes
     std::vector<Guarded> store; // by root: float32 or int32, block after block
     Interpreted result;

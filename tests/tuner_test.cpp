@@ -1,5 +1,6 @@
 // The tuner against candidates that crash, hang, spill, write where they must not or give other numbers, made by a
 // generator of this file; against interrupts; and four tuners on one database, killed.
+#include "device_functions.h"
 #include "tune/tuner.h"
 
 #include "tune/child.h"
@@ -144,6 +145,53 @@ TEST_F(Tuner, RejectsSpillsByTheMachineCode) {
     EXPECT_GE(hot({{"vectors", 8}}).multiply_adds, 8);
     EXPECT_GT(hot({{"vectors", too_many_vectors}}).stack_stores, 0);
 }
+
+// On a device kernels are timed by its clock, and rows are keyed by its name.
+class TunerOn : public Tuner, public testing::WithParamInterface<const char *> {};
+
+TEST_P(TunerOn, FindsSchedulesOfTheDevice) {
+    KernelTarget target = resolve_target({.batch = 32, .target = GetParam()});
+    TuneOptions on_device = options();
+    on_device.patience = 60;
+    on_device.budget = 8;
+    on_device.pairs = 5;
+    on_device.device = [&](std::string &why) { return open_device(target.name, why); };
+    on_device.functions = device_functions();
+    try {
+        target.cpu = device_name(on_device.device);
+    } catch (const InternalError &none) { GTEST_SKIP() << none.what(); }
+    EXPECT_EQ(target.cpu.find(' '), std::string::npos);
+
+    KernelSpec conv{"conv2d_grad_weight",
+                    {{"lanes", "8"}, {"n", "32"}, {"c", "4"}, {"k", "4"}, {"h", "6"}, {"w", "6"}}};
+    ScheduleDatabase database(file(), ScheduleDatabase::write);
+    int timed = 0;
+    on_device.explain = [&](const Knobs &knobs, const std::string &outcome) {
+        EXPECT_EQ(outcome.find("crashed"), std::string::npos) << print(knobs) << outcome;
+        EXPECT_EQ(outcome.find("other numbers"), std::string::npos) << print(knobs) << outcome;
+        timed += outcome.starts_with("timed") || outcome.starts_with("won");
+    };
+    tune(conv, target, database, on_device);
+    EXPECT_GT(timed, 0);
+    ASSERT_EQ(database.all().size(), 1u);
+    TunedSchedule row = database.all()[0];
+    EXPECT_EQ(row.key.cpu, target.cpu);
+    EXPECT_EQ(row.machine, target.cpu);
+    EXPECT_GT(row.seconds, 0);
+
+    // The device's own row, any device's, and no other's.
+    row.knobs = {{"unroll", 100}};
+    Schedules schedules;
+    schedules.add({row});
+    EXPECT_EQ(schedules.find(conv, target), row.knobs);
+    target.cpu = "any";
+    EXPECT_EQ(schedules.find(conv, target), row.knobs);
+    target.cpu = "another";
+    EXPECT_EQ(schedules.find(conv, target), Knobs{});
+}
+
+INSTANTIATE_TEST_SUITE_P(Devices, TunerOn, testing::Values("opencl", "cuda"),
+                         [](const auto &info) { return std::string(info.param); });
 
 struct FaultCase {
     Fault fault;

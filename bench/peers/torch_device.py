@@ -6,10 +6,12 @@ usage: torch_device.py [--wait FILE] [--seconds 0.5] [NET/MODE/BATCH/KIND ...]
 KIND: eager, compile (torch.compile), graph (the eager step as a CUDA graph); "+tf32" lets matrix units round to TF32,
 else they are off. Prints one JSON object a line with milliseconds a step: resident (the batch lies on the device, the
 loss stays there) and copied (the batch comes from pinned memory, the loss or the outputs come back, as Cryolite's step
-does), medians over rounds. --wait: makes everything ready first, then waits until that file is there.
+does), medians over rounds. Each work has a process of its own, one at a time; those that compile do that first, side by
+side. --wait: the times are taken once that file is there.
 """
 import argparse
 import json
+import multiprocessing
 import os
 import statistics
 import time
@@ -25,11 +27,9 @@ ALL = [f"{net}/{mode}/{batch}/{kind}" for net in ("lenet", "resnet18_cifar") for
 
 class Work:
     def __init__(self, name):
-        self.name = name
         net_name, mode, batch, kind = name.split("/")
         kind, *tf32 = kind.split("+")
-        self.tf32 = bool(tf32)
-        self.allow()
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(tf32)
         make, shape = NETS[net_name]
         torch.manual_seed(0)
         net = make().cuda()
@@ -53,6 +53,7 @@ class Work:
                 return run(self.x)
 
         self.step = train if mode == "train" else infer
+        torch.cuda.synchronize()
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
             for _ in range(3):
@@ -61,16 +62,12 @@ class Work:
         if kind == "graph":
             graph, step = torch.cuda.CUDAGraph(), self.step
             with torch.cuda.graph(graph):
-                self.result = step()
+                result = step()
 
             def replay():
                 graph.replay()
-                return self.result
+                return result
             self.step = replay
-
-    def allow(self):
-        torch.backends.cuda.matmul.allow_tf32 = self.tf32
-        torch.backends.cudnn.allow_tf32 = self.tf32
 
     def copied(self):
         self.x.copy_(self.images, non_blocking=True)
@@ -78,8 +75,7 @@ class Work:
         self.step().cpu()
 
     def time(self, step, seconds):
-        """Seconds a step: the median over rounds of steps that the device gets in one go."""
-        self.allow()
+        """Milliseconds a step: the median over rounds of steps that the device gets in one go."""
         step()
         torch.cuda.synchronize()
         began = time.perf_counter()
@@ -93,7 +89,21 @@ class Work:
                 step()
             torch.cuda.synchronize()
             rounds.append((time.perf_counter() - began) / count)
-        return statistics.median(rounds)
+        return statistics.median(rounds) * 1e3
+
+
+def serve(name, seconds, pipe):
+    """One work in a process: ready, then timed when told to."""
+    try:
+        work = Work(name) if "compile" in name else torch.zeros(1).cuda()
+        pipe.send("ready")
+        pipe.recv()
+        if "compile" not in name:
+            work = Work(name)
+        pipe.send({"resident_ms": work.time(work.step, seconds), "copied_ms": work.time(work.copied, seconds)})
+    except Exception as error:  # of any kind: the others go on
+        pipe.send("failed")
+        pipe.send({"error": str(error)[:300]})
 
 
 def main():
@@ -102,18 +112,30 @@ def main():
     parser.add_argument("--seconds", type=float, default=0.5)
     parser.add_argument("work", nargs="*", default=ALL)
     options = parser.parse_args()
-    made = []
+    processes = []
     for name in options.work:
+        pipe, end = multiprocessing.Pipe()
+        process = multiprocessing.Process(target=serve, args=(name, options.seconds, end))
+        process.start()  # a fork: nothing here has used the device yet
+        end.close()
+        processes.append((name, process, pipe))
+    ready = 0
+    for name, process, pipe in processes:
         try:
-            made.append(Work(name))
-        except Exception as error:  # of any kind: the others go on
-            print(json.dumps({"work": name, "error": str(error)[:300]}), flush=True)
-    print(json.dumps({"device": torch.cuda.get_device_name(), "torch": torch.__version__, "ready": len(made)}), flush=True)
+            ready += pipe.recv() == "ready"
+        except EOFError:
+            pass
+    print(json.dumps({"torch": torch.__version__, "ready": ready}), flush=True)
     while options.wait and not os.path.exists(options.wait):
         time.sleep(0.2)
-    for work in made:
-        print(json.dumps({"work": work.name, "resident_ms": work.time(work.step, options.seconds) * 1e3,
-                          "copied_ms": work.time(work.copied, options.seconds) * 1e3}), flush=True)
+    for name, process, pipe in processes:
+        try:
+            pipe.send("go")
+            result = pipe.recv()
+        except (EOFError, OSError):
+            result = {"error": "its process died"}
+        print(json.dumps({"work": name} | result), flush=True)
+        process.join()
 
 
 if __name__ == "__main__":

@@ -15,8 +15,10 @@ void add_network_options(CLI::App &command, NetworkOptions &options) {
     command.add_option("--batch", compile.batch, "Largest batch; smaller ones work too")
         ->check(from_one(1 << 20))
         ->capture_default_str();
-    command.add_option("--target", compile.target, "Halide target, as x86-64-linux-avx2-fma; opencl: a device")
+    command.add_option("--target", compile.target, "Halide target, as x86-64-linux-avx2-fma; opencl, cuda: a device")
         ->capture_default_str();
+    command.add_option("--device", compile.device,
+                       "Of targets opencl and cuda: whose tuned schedules to take; default: any device's");
     command
         .add_option("--processors", compile.processors, "To be kept busy by few samples; 0: as many as the machine has")
         ->check(CLI::Range(0, 1024));

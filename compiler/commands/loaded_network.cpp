@@ -1,22 +1,14 @@
 // From the network to an open model; from a folder to a set of samples that fits.
 #include "loaded_network.h"
 
-#include "../../runtime/device/device.h"
 #include "../../runtime/plan_format.h"
+#include "../device_functions.h"
 #include "../frontend.h"
 #include "../op.h"
 
 #include <algorithm>
 
 namespace cryolite {
-
-static std::vector<HostFunction> device_functions() {
-    std::vector<HostFunction> functions;
-    size_t count = 0;
-    const runtime::KernelFunction *of_device = runtime::kernel_functions(count);
-    for (size_t i = 0; i < count; i++) functions.push_back({of_device[i].name, of_device[i].address});
-    return functions;
-}
 
 LoadedNetwork::LoadedNetwork(const Network &network, const CompileOptions &options, int threads)
     : compiled_(compile_with_progress(network, options)), loaded_(compiled_, device_functions()) {

@@ -3,6 +3,7 @@
 #include "command.h"
 
 #include "../data/whole_file.h"
+#include "../device_functions.h"
 #include "../graph.h"
 #include "../progress.h"
 #include "../tune/tuner.h"
@@ -58,7 +59,7 @@ double parse_duration(const std::string &text) {
 // "conv2d n=32 c=64 ...", with lanes where the generator takes it.
 KernelSpec parse_kernel(const std::vector<std::string> &words, const KernelTarget &target, int64_t &batch) {
     KernelSpec kernel{words[0], {{"lanes", std::to_string(target.lanes)}}};
-    const std::vector<std::string> known = tunable_generators();
+    const std::vector<std::string> known = tunable_generators(target.gpu);
     if (std::find(known.begin(), known.end(), words[0]) == known.end())
         throw UsageError(
             fmt::format("'{}' is no generator with anything to tune; these are: {}", words[0], fmt::join(known, " ")));
@@ -73,6 +74,10 @@ KernelSpec parse_kernel(const std::vector<std::string> &words, const KernelTarge
     // Generators that take a block of samples a call have n; the others are told how many samples there are.
     if (auto n = kernel.parameters.find("n"); n != kernel.parameters.end()) batch = std::atoll(n->second.c_str());
     return kernel;
+}
+
+std::function<runtime::Device *(std::string &)> device_of(const KernelTarget &target) {
+    return [name = target.name](std::string &why) { return open_device(name, why); };
 }
 
 struct Job {
@@ -107,6 +112,7 @@ private:
         Progress bar(fmt::format("tuning {}/{}", index + 1, count));
         TuneOptions options{.budget = budget, .batch = batch_, .jobs = options_.network.compile.jobs};
         options.stop = &interrupted;
+        if (target_.gpu) options.device = device_of(target_), options.functions = device_functions();
         options.progress = [&](const TuneProgress &p) {
             const double faster = p.best > 0 ? p.own / p.best : 1;
             bar.update(int64_t(p.passed * 1e3), int64_t(p.budget * 1e3),
@@ -171,8 +177,12 @@ std::vector<Job> network_jobs(const Network &network, const CompileOptions &opti
 void run(Options &options) {
     CompileOptions &compile = options.network.compile;
     if (compile.schedules.empty()) compile.schedules = ScheduleDatabase::usual_file();
-    const KernelTarget target = resolve_target(compile);
-    if (target.gpu) throw Failure("kernels for devices have no knobs to tune");
+    KernelTarget target = resolve_target(compile);
+    if (target.gpu) {
+        try {
+            target.cpu = device_name(device_of(target));
+        } catch (const InternalError &error) { throw Failure(error.what()); }
+    }
     int64_t batch = compile.batch;
     std::vector<Job> jobs;
     if (!options.kernel.empty())

@@ -20,6 +20,8 @@ namespace {
 constexpr size_t guard = 64; // words on each side
 constexpr uint32_t guard_word = 0x4b1dfeed;
 
+int do_nothing() { return 0; }
+
 double thread_seconds() {
     timespec t;
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
@@ -41,6 +43,7 @@ struct KernelArguments::Argument {
     halide_buffer_t buffer = {};
     std::vector<uint32_t> words; // guards and room for alignment among them
     size_t first = 0, size = 0;
+    uintptr_t memory = 0; // of the words on a device
 
     void allocate(std::mt19937 &random) {
         size = 1;
@@ -66,9 +69,12 @@ struct KernelArguments::Argument {
     }
 };
 
-KernelArguments::KernelArguments(const KernelSpec &kernel, const KernelTarget &target, int64_t batch) {
+KernelArguments::KernelArguments(const KernelSpec &kernel, const KernelTarget &target, int64_t batch,
+                                 const std::vector<HostFunction> &functions) {
     const std::string symbol = kernel_symbol(kernel, target);
-    const LinkedObjects objects({compile_kernel(kernel, target, true)}, target.name, kernel.key());
+    std::vector<HostFunction> idle = functions;
+    for (HostFunction &function : idle) function.address = reinterpret_cast<void *>(do_nothing);
+    const LinkedObjects objects({compile_kernel(kernel, target, true)}, target.name, kernel.key(), idle);
     const auto &metadata = *objects.lookup<const halide_filter_metadata_t *(*)()>(symbol + "_metadata")();
     const int64_t most = parameter(kernel, "max_batch"), blocks = std::max<int64_t>(1, batch / target.lanes);
     for (int i = 0; i < metadata.num_arguments; i++) {
@@ -82,6 +88,9 @@ KernelArguments::KernelArguments(const KernelSpec &kernel, const KernelTarget &t
             argv_.push_back(&argument->scalar);
         } else {
             argument->dims.resize(size_t(declared.dimensions));
+            // What a kernel for a device leaves to its caller is the blocks of its results.
+            if (target.gpu && argument->output)
+                for (halide_dimension_t &dim : argument->dims) dim.extent = int32_t(blocks);
             argument->buffer.type = declared.type;
             argument->buffer.dimensions = declared.dimensions;
             argument->buffer.dim = argument->dims.data();
@@ -100,7 +109,29 @@ KernelArguments::KernelArguments(const KernelSpec &kernel, const KernelTarget &t
         }
 }
 
-KernelArguments::~KernelArguments() = default;
+KernelArguments::~KernelArguments() {
+    for (auto &argument : arguments_)
+        if (argument->memory) device_->release(argument->memory);
+}
+
+static void check(cryo_status status, const runtime::Text &error) {
+    if (status != CRYO_OK) throw InternalError(error.get());
+}
+
+void KernelArguments::move_to(runtime::Device &device) {
+    device_ = &device;
+    runtime::Text error;
+    for (auto &argument : arguments_) {
+        if (!argument->buffer.dim) continue;
+        const size_t bytes = 4 * argument->words.size();
+        argument->memory = device.allocate(bytes);
+        if (!argument->memory) throw InternalError("no memory on the device for '" + argument->name + "'");
+        check(device.upload(argument->memory, argument->words.data(), bytes, error), error);
+        // Aligned as the runtime's arenas are.
+        argument->buffer.host = nullptr;
+        argument->buffer.device = argument->memory + 4 * argument->first;
+    }
+}
 
 int64_t KernelArguments::bytes() const {
     int64_t sum = 0;
@@ -109,13 +140,25 @@ int64_t KernelArguments::bytes() const {
 }
 
 void KernelArguments::call(KernelFunction function) const {
-    if (int code = function(argv_.data())) throw InternalError("the kernel says " + std::to_string(code));
+    if (int code = function(argv_.data()))
+        throw InternalError(device_ ? device_->kernel_error() : "the kernel says " + std::to_string(code));
 }
 
 std::string KernelArguments::try_out(KernelFunction function) {
+    runtime::Text error;
     for (auto &argument : arguments_)
-        if (argument->output) argument->fill_nan();
+        if (argument->output) {
+            argument->fill_nan();
+            if (device_)
+                check(device_->upload(argument->memory, argument->words.data(), 4 * argument->words.size(), error),
+                      error);
+        }
     call(function);
+    if (device_)
+        for (auto &argument : arguments_)
+            if (argument->memory)
+                check(device_->download(argument->words.data(), argument->memory, 4 * argument->words.size(), error),
+                      error);
     for (auto &argument : arguments_)
         if (argument->size && !argument->guards_are_whole()) return "it writes outside of '" + argument->name + "'";
     return "";
@@ -125,13 +168,26 @@ std::vector<float> KernelArguments::results() const {
     std::vector<float> results;
     for (auto &argument : arguments_) {
         if (!argument->output || argument->name == "scratch") continue;
-        const auto *values = reinterpret_cast<const float *>(argument->buffer.host);
+        const auto *values = reinterpret_cast<const float *>(argument->words.data() + argument->first);
         results.insert(results.end(), values, values + argument->size);
     }
     return results;
 }
 
+double KernelArguments::device_seconds(KernelFunction function, int calls) const {
+    runtime::Text error;
+    check(device_->mark(0, error), error);
+    for (int i = 0; i < calls; i++) call(function);
+    check(device_->mark(1, error), error);
+    check(device_->finish(error), error);
+    return device_->seconds(0, 1) / calls;
+}
+
 double KernelArguments::seconds(KernelFunction function, double least) const {
+    if (device_) {
+        const double once = device_seconds(function, 1);
+        return device_seconds(function, int(std::clamp(least / std::max(once, 1e-6), 1.0, 100.0)));
+    }
     const double start = thread_seconds();
     int calls = 0;
     double passed = 0;

@@ -133,6 +133,14 @@ MachineCode machine_code(const std::vector<char> &object, const std::string &nam
     return code;
 }
 
+MachineCode device_code(std::vector<char> object, const std::string &symbol) {
+    for (auto at = object.begin(); (at = std::search(at, object.end(), symbol.begin(), symbol.end())) != object.end();)
+        at = std::fill_n(at, symbol.size(), '_');
+    MachineCode code;
+    code.hash = llvm::hash_combine_range(object.begin(), object.end());
+    return code;
+}
+
 std::string code_refusal(const HotLoop &code, const HotLoop &usual) {
     if (usual.multiply_adds > 0 && code.multiply_adds == 0) return "its code has no vector multiply-add";
     const double few = 1.0 / 16; // a spilled address or so a long loop is no harm

@@ -25,6 +25,10 @@ struct MachineCode {
 // Throws InternalError when the bytes are no object of this machine's kind.
 MachineCode machine_code(const std::vector<char> &object, const std::string &name);
 
+// Of kernels for a device, whose code is data in the object: its hash alone, without the name that the kernel has
+// there.
+MachineCode device_code(std::vector<char> object, const std::string &symbol);
+
 // Why code with this loop cannot be faster than the one whose loop is `usual`, if it is so: empty otherwise.
 std::string code_refusal(const HotLoop &code, const HotLoop &usual);
 

@@ -123,7 +123,7 @@ private:
         own_ = compile({});
         champion_ = own_;
         codes_[own_.code.hash] = {};
-        arguments_ = std::make_unique<KernelArguments>(kernel_, target_, options_.batch);
+        arguments_ = std::make_unique<KernelArguments>(kernel_, target_, options_.batch, options_.functions);
         Child child([this] { return own_results(); }, options_.patience, timing_core_);
         while (!child.finished()) Child::wait({&child}, 1);
         if (!child.succeeded()) throw InternalError("kernel '" + kernel_.key() + "': " + child.failure());
@@ -140,8 +140,18 @@ private:
     }
 
     // In a child.
+    void open_device() const {
+        if (!options_.device) return;
+        std::string why;
+        runtime::Device *device = options_.device(why);
+        if (!device) throw InternalError(why);
+        arguments_->move_to(*device);
+    }
+
+    // In a child.
     std::string own_results() const {
-        const LinkedObjects linked({own_.object}, target_.name, kernel_.generator);
+        open_device();
+        const LinkedObjects linked({own_.object}, target_.name, kernel_.generator, options_.functions);
         const std::string fault = arguments_->try_out(function_of(own_, linked));
         if (!fault.empty()) throw InternalError(fault);
         const std::vector<float> results = arguments_->results();
@@ -155,7 +165,8 @@ private:
     Compiled compile(const Knobs &knobs) const {
         Compiled compiled{knobs, with_knobs(kernel_, knobs), {}, {}};
         compiled.object = compile_kernel(compiled.kernel, target_);
-        compiled.code = machine_code(compiled.object.bytes, compiled.kernel.key());
+        compiled.code = target_.gpu ? device_code(compiled.object.bytes, kernel_symbol(compiled.kernel, target_))
+                                    : machine_code(compiled.object.bytes, compiled.kernel.key());
         return compiled;
     }
 
@@ -236,7 +247,8 @@ private:
         if (champion_.object.name != own_.object.name) objects.push_back(champion_.object);
         if (candidate.object.name != own_.object.name && candidate.object.name != champion_.object.name)
             objects.push_back(candidate.object);
-        const LinkedObjects linked(objects, target_.name, kernel_.generator);
+        open_device();
+        const LinkedObjects linked(objects, target_.name, kernel_.generator, options_.functions);
         const KernelFunction own = function_of(own_, linked), champion = function_of(champion_, linked),
                              challenger = function_of(candidate, linked);
         const std::string fault = arguments_->try_out(challenger);
@@ -306,7 +318,7 @@ private:
                            .spread = own.spread,
                            .error = error,
                            .made = fmt::format("{:%Y-%m-%d}", fmt::gmtime(std::time(nullptr))),
-                           .machine = processor_name()};
+                           .machine = target_.gpu ? target_.cpu : processor_name()};
         database_.store({tuned_.schedule});
     }
 
@@ -368,6 +380,21 @@ Tuned tune(const KernelSpec &kernel, const KernelTarget &target, ScheduleDatabas
     if (tuning_space(kernel, target).knobs.empty())
         throw CompileError("generator '" + kernel.generator + "' has nothing to tune");
     return Tuner(kernel, target, database, options).run();
+}
+
+std::string device_name(const std::function<runtime::Device *(std::string &why)> &open) {
+    Child child(
+        [&] {
+            std::string why;
+            if (runtime::Device *device = open(why)) return std::string(device->name());
+            throw InternalError(why);
+        },
+        30);
+    while (!child.finished()) Child::wait({&child}, 1);
+    if (!child.succeeded()) throw InternalError(child.failure());
+    std::string name = child.text();
+    std::replace(name.begin(), name.end(), ' ', '_');
+    return name;
 }
 
 std::string processor_name() {

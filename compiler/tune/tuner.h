@@ -5,6 +5,8 @@
 
 #include "../schedule_database.h"
 
+#include "../../runtime/device/device.h"
+
 #include <csignal>
 #include <functional>
 
@@ -39,6 +41,10 @@ struct TuneOptions {
     std::function<void(const Knobs &, const std::string &outcome)> explain; // every candidate
     std::function<void(const TuneProgress &)> progress;                     // often
     const volatile std::sig_atomic_t *stop = nullptr;                       // not 0: come to an end
+
+    // Of kernels for devices: what opens theirs, in a child, and what they call.
+    std::function<runtime::Device *(std::string &why)> device = {};
+    std::vector<HostFunction> functions = {};
 };
 
 struct Tuned {
@@ -56,6 +62,8 @@ Tuned tune(const KernelSpec &kernel, const KernelTarget &target, ScheduleDatabas
 
 // The processor's name as its maker has it, from /proc/cpuinfo; "unknown".
 std::string processor_name();
+// The device's, opened in a child, as a word: '_' for spaces. Throws InternalError that says why there is none.
+std::string device_name(const std::function<runtime::Device *(std::string &why)> &open);
 
 } // namespace cryolite
 #endif
