@@ -1,4 +1,5 @@
 // bench: times steps on random data, and says where their time goes.
+#include "../codegen.h"
 #include "../data/whole_file.h"
 #include "step_profile.h"
 
@@ -68,20 +69,24 @@ class Bench {
 public:
     Bench(const Network &network, const Options &options)
         : options_(options), subject_(network, options),
-          timer_(subject_.loaded(), subject_.plan(), [this] { subject_.step(); }) {
-        title_ = fmt::format("{} {}, batch {}, {} thread{}", network.name(), options.mode, subject_.batch(),
-                             options_.threads, options.threads > 1 ? "s" : "");
+          timer_(subject_.loaded(), subject_.plan(), [this] { subject_.step(); }),
+          on_device_(resolve_target(options.network.compile).gpu) {
+        const std::string &target = options.network.compile.target;
+        title_ = fmt::format("{} {}, batch {}, {}", network.name(), options.mode, subject_.batch(),
+                             on_device_             ? "on " + target
+                             : options_.threads > 1 ? fmt::format("{} threads", options_.threads)
+                                                    : "1 thread");
         name_ = network.name();
         timer_.run(0.1 * options.seconds, false); // caches, page faults, the clock of the core
     }
 
     void run(double seconds) {
-        Machine machine;
-        if (options_.profile) machine = measure_machine(options_.threads);
+        Machine machine; // of a device nothing is known
+        const bool measured = options_.profile && !on_device_;
+        if (measured) machine = measure_machine(options_.threads);
         timer_.run(seconds, options_.profile);
-        if (!options_.profile) return;
-        machine.merge(measure_machine(options_.threads)); // before and after: the core may have been disturbed
-        profile_ = timer_.profile(title_, options_.threads, machine);
+        if (measured) machine.merge(measure_machine(options_.threads)); // again: the core may have been disturbed
+        if (options_.profile) profile_ = timer_.profile(title_, on_device_ ? 1 : options_.threads, machine);
     }
 
     std::string text() const {
@@ -121,6 +126,7 @@ private:
     const Options &options_;
     Subject subject_;
     StepTimer timer_;
+    bool on_device_; // then its clock takes the kernels' times, one kernel after another
     std::string title_, name_;
     Profile profile_;
 };

@@ -108,6 +108,7 @@ Profile StepTimer::profile(const std::string &title, int threads, const Machine 
 namespace {
 
 std::string machine_text(const Machine &machine) {
+    if (machine.fma_gflops == 0) return "";
     std::string text = fmt::format("one core: {:.1f} GFLOP/s of multiply-adds", machine.fma_gflops);
     for (const MemoryLevel &level : machine.levels)
         text += fmt::format(", {} {:.1f} GB/s read, {:.1f} triad", level.name, level.read, level.triad);
