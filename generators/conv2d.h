@@ -25,6 +25,7 @@ struct ConvShape {
 struct GpuTile {
     int64_t blocks;
     int x = 0, y = 0, c = 0, k = 0, unroll = 0;
+    bool uniform = false; // loops are as long in all threads: PoCL 3.1 makes wrong code of others
 };
 
 // The shape in the parameters of a kernel, of one group: what the tuning spaces are made from.
@@ -72,7 +73,10 @@ protected:
     }
     int accumulators() const { return registers_of(this->get_target(), shape().lanes).accumulators(); }
     GpuTile gpu_tile() const {
-        return {gpu::blocks_of(n, resolve_lanes(this->get_target(), lanes)), tile_x, tile_y, tile_c};
+        const Halide::Target target = this->get_target();
+        GpuTile wanted{gpu::blocks_of(n, resolve_lanes(target, lanes)), tile_x, tile_y, tile_c};
+        wanted.uniform = target.has_feature(Halide::Target::OpenCL);
+        return wanted;
     }
 
     // The last input, for what `pack` copies.

@@ -7,7 +7,7 @@
 #include <algorithm>
 
 namespace cryolite::gpu {
-using Halide::Expr, Halide::Func, Halide::MemoryType, Halide::RDom, Halide::TailStrategy, Halide::Var;
+using Halide::cast, Halide::Expr, Halide::Func, Halide::MemoryType, Halide::RDom, Halide::TailStrategy, Halide::Var;
 
 namespace {
 
@@ -193,7 +193,11 @@ Func conv2d_grad_weight(const ConvShape &q, const GpuTile &wanted, const At &x, 
     Expr column = pixel.index * q.stride + e % q.s - q.padding;
     Expr at = line.index * q.stride + tile % down * t.rows + of_row - q.padding;
     Expr value = x({lane, kept(column, q.w), kept(at, q.h), from, block});
-    if (q.padding) value = inside(inside(value, column, q.w), at, q.h);
+    if (q.padding) {
+        value = inside(value, column, q.w);
+        // Where Halide understands the condition it cuts the loop over lines, for each thread.
+        value = wanted.uniform ? select(cast<uint32_t>(at) < cast<uint32_t>(q.h), value, 0.f) : inside(value, at, q.h);
+    }
     Expr gradient = dy({lane, pixel.index, line.index, to, block});
     for (const Expr &inside : {pixel.inside, line.inside})
         if (inside.defined()) gradient = select(inside, gradient, 0.f);
