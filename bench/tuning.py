@@ -74,6 +74,12 @@ def best_autoscheduler(row):
     return min(ratios) * row["own_us"] / row["tuned_us"] if ratios else None
 
 
+def last_gain(row):
+    """Seconds of search until the last winner was found; 0 where the own schedule stayed the best."""
+    wins = row.get("curve", [])[1:-1]
+    return wins[-1][0] if wins and row["tuned_us"] < row["own_us"] else 0
+
+
 def kernel_line(row):
     def other(name):
         a = row["autoschedulers"].get(name)
@@ -102,6 +108,14 @@ def markdown(machine, rows):
     text += f", {geometric_mean(new):.3f}x of {len(new)} with new shapes\n" if new else "\n"
     if over:
         text += f"- the best autoscheduler's time over tuned: {geometric_mean(over):.1f}x, least {min(over):.1f}x, of {len(over)}\n"
+    found = sorted(seconds for seconds in map(last_gain, rows) if seconds)
+    if found:
+        text += f"- seconds until the last gain, where there was one: median {statistics.median(found):.1f}, "
+        text += f"most {found[-1]:.1f}\n"
+    seconds = sum(row["seconds"] for row in rows)
+    tried = sum(row["timed"] + row["by_code"] + row["failed"] for row in rows)
+    text += f"- candidates a second: {tried / seconds:.1f}, of which {sum(row['timed'] for row in rows) / seconds:.1f} "
+    text += f"were timed; {sum(row['failed'] for row in rows)} failed\n"
     text += f"- winners measured again that are more than 2 % slower than the own schedule: {len(lost)}\n\n"
     return text + "\n".join(lines) + "\n"
 

@@ -68,6 +68,7 @@ set(generator_sources
 
 set(compiler_sources
     compiler/cache.cpp
+    compiler/choices.cpp
     compiler/codegen.cpp
     compiler/compile.cpp
     compiler/emit_program.cpp
@@ -87,6 +88,9 @@ set(compiler_sources
     compiler/ops/common.cpp
     compiler/ops/concat.cpp
     compiler/ops/conv2d.cpp
+    compiler/ops/conv2d_common.cpp
+    compiler/ops/conv2d_grad_input.cpp
+    compiler/ops/conv2d_grad_weight.cpp
     compiler/ops/conv2d_winograd.cpp
     compiler/ops/conv2d_winograd_grad.cpp
     compiler/ops/elementwise.cpp
@@ -122,6 +126,7 @@ set(compiler_sources
     compiler/tune/kernel_arguments.cpp
     compiler/tune/machine_code.cpp
     compiler/tune/search.cpp
+    compiler/tune/step_tuner.cpp
     compiler/tune/tuner.cpp
     compiler/verify.cpp
     compiler/views.cpp
@@ -203,6 +208,7 @@ set(tuner_test_sources
 # Whole networks, compiled in the process.
 set(network_test_sources
     tests/networks_test.cpp
+    tests/step_tuner_test.cpp
 )
 set(model_test_sources
     tests/batch_norm_states_test.cpp

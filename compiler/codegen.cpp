@@ -136,7 +136,7 @@ std::vector<CompiledObject> compile_kernels(const std::vector<KernelSpec> &kerne
             if (options.progress) options.progress(++done, int(kernels.size()), kernels[missing[m]].key());
         }
     };
-    size_t jobs = options.jobs > 0 ? size_t(options.jobs) : std::max(1u, std::thread::hardware_concurrency());
+    size_t jobs = options.jobs > 0 ? size_t(options.jobs) : size_t(processors_here());
     std::vector<std::thread> threads;
     for (size_t i = 1; i < std::min(jobs, missing.size()); i++) threads.emplace_back(worker);
     worker();

@@ -18,8 +18,19 @@
 
 namespace cryolite {
 
-int planned_processors(const CompileOptions &options) {
-    return options.processors > 0 ? options.processors : int(std::max(1u, std::thread::hardware_concurrency()));
+int processors_here() { return int(std::max(1u, std::thread::hardware_concurrency())); }
+
+PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target,
+                         std::shared_ptr<Choices> choices) {
+    KernelContext kernel{target.lanes, options.batch, network.math()};
+    kernel.processors = options.processors > 0 ? options.processors : processors_here();
+    if (target.gpu) {
+        kernel.math = Math::strict; // Winograd's kernels are for processors
+        kernel.device = true;
+    } else {
+        kernel.choices = std::move(choices);
+    }
+    return {mode, network.optimizer(), kernel};
 }
 
 namespace {
@@ -35,16 +46,6 @@ struct Planned {
     ProgramTables tables;
     std::vector<KernelSpec> kernels; // each once, in order of first use
 };
-
-PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target) {
-    KernelContext kernel{target.lanes, options.batch, network.math()};
-    kernel.processors = planned_processors(options);
-    if (target.gpu) {
-        kernel.math = Math::strict; // Winograd's kernels are for processors
-        kernel.device = true;
-    }
-    return {mode, network.optimizer(), kernel};
-}
 
 // Infer of one sample, channels innermost.
 PassContext one_context(const Network &network, const KernelTarget &target) {
@@ -81,7 +82,6 @@ std::vector<Mode> modes(const CompileOptions &options) {
 }
 
 void choose_schedules(Plan &plan, const Schedules &schedules, const KernelTarget &target) {
-    if (target.gpu) return; // no knobs
     for (PlanPhase &phase : plan.phases)
         for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
             for (PlanStep &step : *steps) step.kernel = with_knobs(step.kernel, schedules.find(step.kernel, target));
@@ -103,7 +103,8 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     auto add_graph = [&](const PassContext &context) {
         planned.graphs.push_back({context.mode, run_pipeline(network.graph(), context), context.kernel});
     };
-    for (Mode mode : modes(options)) add_graph(pass_context(network, mode, options, target));
+    const std::shared_ptr<Choices> choices = schedules.choices(target);
+    for (Mode mode : modes(options)) add_graph(pass_context(network, mode, options, target, choices));
     ProgramTables &tables = planned.tables;
     if (options.channels && !target.gpu) try {
             add_graph(one_context(network, target));
@@ -131,7 +132,11 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
 } // namespace
 
 CompiledModel compile(const Network &network, const CompileOptions &options) {
-    Planned planned = plan_network(network, options, load_schedules(options.schedules));
+    return compile(network, options, load_schedules(options.schedules));
+}
+
+CompiledModel compile(const Network &network, const CompileOptions &options, const Schedules &schedules) {
+    Planned planned = plan_network(network, options, schedules);
     const ProgramTables &tables = planned.tables;
     CompiledModel model;
     model.name = tables.name;
@@ -166,6 +171,14 @@ std::vector<KernelWork> kernel_work(const Network &network, const CompileOptions
     std::vector<KernelWork> work;
     for (const KernelSpec &kernel : planned.kernels) work.push_back({kernel, flops[kernel.key()]});
     return work;
+}
+
+std::vector<Decision> decisions(const Network &network, const CompileOptions &options, Mode mode,
+                                const Schedules &schedules) {
+    const KernelTarget target = resolve_target(options);
+    const std::shared_ptr<Choices> choices = schedules.choices(target);
+    run_pipeline(network.graph(), pass_context(network, mode, options, target, choices));
+    return choices->asked();
 }
 
 void write_library(const CompiledModel &model, const std::string &folder) {
@@ -218,8 +231,10 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
         return;
     }
     bool found = false;
-    const PassContext context =
-        mode_text == "infer_one" ? one_context(network, target) : pass_context(network, mode, options, target);
+    const Schedules schedules = load_schedules(options.schedules);
+    const PassContext context = mode_text == "infer_one"
+                                    ? one_context(network, target)
+                                    : pass_context(network, mode, options, target, schedules.choices(target));
     Graph graph;
     try {
         graph = run_pipeline(network.graph(), context, [&](const char *pass, const Graph &graph) {
@@ -232,7 +247,6 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
         return;
     }
     if (found) return;
-    const Schedules schedules = load_schedules(options.schedules);
     ParameterTable parameters = plan_network(network, options, schedules).tables.parameters;
     Plan plan = make_plan(graph, mode, parameters, context.kernel);
     choose_schedules(plan, schedules, target);

@@ -32,7 +32,15 @@ struct CompileOptions {
     std::function<void(int done, int total, const std::string &kernel)> progress;
 };
 
-int planned_processors(const CompileOptions &options); // what 0 stands for
+int processors_here(); // of this machine, at least 1
+
+struct KernelTarget; // codegen.h
+enum class Mode;     // graph.h
+struct PassContext;  // passes.h
+class Choices;       // choices.h
+// What the passes and the plan of a mode are made for. choices: null where models decide.
+PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target,
+                         std::shared_ptr<Choices> choices);
 
 struct CompiledObject {
     std::string name;              // "cryo_conv2d_3f2a.o"

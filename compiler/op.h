@@ -6,7 +6,10 @@
 #ifndef CRYOLITE_OP_H
 #define CRYOLITE_OP_H
 
+#include "choices.h"
 #include "graph.h"
+
+#include <memory>
 
 namespace cryolite {
 
@@ -64,6 +67,8 @@ struct KernelContext {
         0; // > 0: the path of one sample, channels innermost in vectors of this width (passes/channels.cpp)
     bool device = false; // a call has all blocks, and enough threads without tiles (generators/kernels.md, "On a GPU")
     int64_t processors = 1; // to be kept busy: by tiles of blocks, where the largest batch has fewer blocks
+    std::shared_ptr<Choices> choices = {}; // what was found to be better than a model's answer; null: models decide
+    size_t choose(const Decision &decision) const { return choices ? choices->choose(decision) : decision.usual; }
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
 };
 

@@ -154,18 +154,28 @@ TuningSpace tuning_space(const KernelSpec &kernel, const KernelTarget &target) {
     return tuning_space(kernel.generator, shape);
 }
 
+static ScheduleKey make_key(const std::string &generator, const std::string &shape, const char *path,
+                            const KernelTarget &target) {
+    return {.generator = generator,
+            .shape = shape,
+            .type = "f32",
+            .path = path,
+            .target = target.device.empty() ? target.name : target.device,
+            .cpu = target.cpu,
+            .halide = fmt::format("{}.{}.{}", HALIDE_VERSION_MAJOR, HALIDE_VERSION_MINOR, HALIDE_VERSION_PATCH),
+            .source = source_of(generator)};
+}
+
 ScheduleKey schedule_key(const KernelSpec &kernel, const KernelTarget &target) {
     KernelSpec shape = kernel;
     for (const Knob &knob : tuning_space(kernel, target).knobs) shape.parameters.erase(knob.name);
     const std::string text = shape.key();
-    return {.generator = kernel.generator,
-            .shape = text.substr(std::min(text.size(), kernel.generator.size() + 1)),
-            .type = "f32",
-            .path = kernel.parameters.count("lanes") ? "lanes" : "channels",
-            .target = target.device.empty() ? target.name : target.device,
-            .cpu = target.cpu,
-            .halide = fmt::format("{}.{}.{}", HALIDE_VERSION_MAJOR, HALIDE_VERSION_MINOR, HALIDE_VERSION_PATCH),
-            .source = source_of(kernel.generator)};
+    const char *path = kernel.parameters.count("lanes") ? "lanes" : "channels";
+    return make_key(kernel.generator, text.substr(std::min(text.size(), kernel.generator.size() + 1)), path, target);
+}
+
+ScheduleKey decision_key(const std::string &kind, const std::string &about, const KernelTarget &target) {
+    return make_key(kind, about, "lanes", target);
 }
 
 KernelSpec with_knobs(KernelSpec kernel, const Knobs &knobs) {
@@ -196,6 +206,18 @@ Knobs Schedules::find(const KernelSpec &kernel, const KernelTarget &target, bool
         best_distance = apart;
     }
     return best ? best->knobs : Knobs{};
+}
+
+std::shared_ptr<Choices> Schedules::choices(const KernelTarget &target) const {
+    auto choices = std::make_shared<Choices>();
+    for (const char *kind : decision_kinds) {
+        auto [begin, end] = by_generator_.equal_range(kind);
+        for (auto it = end; it != begin;) { // earlier added ones are set last
+            const ScheduleKey &key = (--it)->second.key;
+            if (key == decision_key(kind, key.shape, target)) choices->set(kind, key.shape, it->second.knobs);
+        }
+    }
+    return choices;
 }
 
 Schedules load_schedules(const std::string &file) {

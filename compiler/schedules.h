@@ -2,12 +2,14 @@
 //
 // Two sources, the user's first: a database that the user names (schedule_database.h), and what ships with the compiler
 // (generators/schedules/*.schedules, part of the build). Rows of other generator sources, targets, processors or Halide
-// versions are stale and ignored, and so are knobs that the generator does not know or refuses. A kernel without a row
+// versions are stale and ignored, and so are knobs that the generator does not know or refuses. Decisions of passes
+// (choices.h) are rows like kernels. A kernel without a row
 // takes the nearest shape's; without one, the generator's own choice. A kernel for a device that the options do not
 // name takes those of any device of its kind.
 #ifndef CRYOLITE_SCHEDULES_H
 #define CRYOLITE_SCHEDULES_H
 
+#include "choices.h"
 #include "codegen.h"
 
 #include "../generators/tuning.h"
@@ -49,6 +51,7 @@ std::string print(const Knobs &knobs); // "tile_c=4 tile_x=3"; "own" where there
 Knobs parse_knobs(const std::string &text);
 
 ScheduleKey schedule_key(const KernelSpec &kernel, const KernelTarget &target);
+ScheduleKey decision_key(const std::string &kind, const std::string &about, const KernelTarget &target);
 // The kernel with its generator parameters set to the knobs.
 KernelSpec with_knobs(KernelSpec kernel, const Knobs &knobs);
 TuningSpace tuning_space(const KernelSpec &kernel, const KernelTarget &target);
@@ -66,10 +69,18 @@ public:
     void add(std::vector<TunedSchedule> schedules);
     // The knobs for a kernel, or none. nearest: from another shape as well.
     Knobs find(const KernelSpec &kernel, const KernelTarget &target, bool nearest = true) const;
+    // The decisions that were found to be better otherwise. Never null.
+    std::shared_ptr<Choices> choices(const KernelTarget &target) const;
 
 private:
     std::multimap<std::string, TunedSchedule> by_generator_;
 };
+
+// With schedules that are no file's; compile.h has the other one.
+CompiledModel compile(const Network &network, const CompileOptions &options, const Schedules &schedules);
+// Those that the passes of a mode take, by kind, the most work first.
+std::vector<Decision> decisions(const Network &network, const CompileOptions &options, Mode mode,
+                                const Schedules &schedules);
 
 // What ships, behind the database in `file`; "": what ships alone. Throws CompileError for a file that is no database.
 Schedules load_schedules(const std::string &file);

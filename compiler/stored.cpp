@@ -7,6 +7,8 @@
 // value that saves most and goes on until none saves anything.
 #include "stored.h"
 
+#include "cache.h"
+
 #include <algorithm>
 #include <queue>
 
@@ -169,8 +171,33 @@ struct Model {
 
 } // namespace
 
-std::vector<bool> find_stored(const Graph &graph, const Times &times) {
+// Every value that the model was free to store or not, several kernels of which would remake it, as a decision.
+static void choose_stored(Model &model, const std::vector<bool> &must, const KernelContext &context) {
+    if (!context.choices) return;
+    const Graph &graph = model.graph;
+    std::string text; // without what changes when the network's source file is written anew
+    for (Node node : graph.nodes) {
+        node.layer = node.source = "";
+        text += print(graph, node) + "\n";
+    }
+    const std::string hash = hash_text(text);
+    for (const Node &node : graph.nodes) {
+        if (!node.op->statement) continue;
+        const ValueId v = node.outputs[0];
+        if (must[size_t(v)] || !graph.shape(v).batched() || model.kernels_with(v).size() < 2) continue;
+        const double work = double(context.lanes) * (2 * access_work * elements(graph, v) + work_of(graph, node));
+        const std::string about = "graph=" + hash + " value=" + std::to_string(v);
+        model.stored[size_t(v)] = context.choose({.kind = "storage",
+                                                  .about = about,
+                                                  .options = {{{"recompute", 1}}, {{"store", 1}}},
+                                                  .usual = model.stored[size_t(v)],
+                                                  .work = work}) == 1;
+    }
+}
+
+std::vector<bool> find_stored(const Graph &graph, const Times &times, const KernelContext &context) {
     Model model(graph, times);
+    const std::vector<bool> must = model.stored;
     std::priority_queue<std::pair<double, ValueId>> savings; // as last computed; storing another value changes them
     for (const Node &node : graph.nodes) {
         if (!node.op->statement || model.stored[size_t(node.outputs[0])]) continue;
@@ -188,6 +215,7 @@ std::vector<bool> find_stored(const Graph &graph, const Times &times) {
         else
             model.stored[size_t(v)] = true;
     }
+    choose_stored(model, must, context);
     return model.stored;
 }
 

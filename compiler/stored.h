@@ -13,8 +13,8 @@ constexpr double access_work = 5;
 
 // By ValueId. Stored are: what a kernel that is no statement reads, what an effect or an alias does, whole values that
 // a block-level statement reads, sums, and what its op says is; then block-level statements, as long as storing another
-// one saves time by the model in stored.cpp.
-std::vector<bool> find_stored(const Graph &graph, const Times &times);
+// one saves time by the model in stored.cpp, or as the context's choices say.
+std::vector<bool> find_stored(const Graph &graph, const Times &times, const KernelContext &context);
 
 // How a kernel that stores the results of some statements gets at what they need.
 struct KernelReads {

@@ -169,14 +169,20 @@ double winograd_error(int m, int r, WinogradUse use) {
     return worst;
 }
 
+std::vector<int> winograd_tiles(int r, WinogradUse use, bool any_error) {
+    std::vector<int> tiles;
+    for (int m : {2, 4})
+        if (double error = winograd_error(m, r, use); error > 0 && (error <= winograd_error_limit || any_error))
+            tiles.push_back(m);
+    return tiles;
+}
+
 int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error) {
     const double worth = 0.87; // of direct convolution's time: the model is not exact
     double best = worth * direct_cycles(conv, use);
     int fastest = 0;
-    for (int m : {2, 4}) {
+    for (int m : winograd_tiles(conv.r, use, any_error)) {
         conv.m = m;
-        const double error = winograd_error(m, conv.r, use);
-        if (error == 0 || (error > winograd_error_limit && !any_error)) continue;
         const double cycles =
             use == WinogradUse::forward ? forward_cycles(conv, blocks) : grad_weight_cycles(conv, blocks);
         if (cycles < best) best = cycles, fastest = m;

@@ -72,6 +72,9 @@ enum class WinogradUse { forward, grad_weight };
 // the channel counts of schedules/winograd_error.inc. 0: not measured.
 double winograd_error(int m, int r, WinogradUse use);
 
+// The tiles m that F(m, r) is accurate enough with: of any stated error, or within winograd_error_limit.
+std::vector<int> winograd_tiles(int r, WinogradUse use, bool any_error);
+
 // The tile m that a convolution of these shapes (m is ignored) is fastest with when a batch has `blocks` blocks, 0
 // where direct convolution is. Unless `any_error`, only tiles whose error is within winograd_error_limit.
 int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error);

@@ -174,6 +174,8 @@ fails 2 "these are: .*conv2d_grad_weight" "$lenet" tune "${tuned[@]}" nonsense c
 fails 2 "'c' is not name=value" "$lenet" tune "${tuned[@]}" conv2d c
 fails 1 "kernel 'conv2d .*nonsense=3'" "$lenet" tune "${tuned[@]}" conv2d nonsense=3
 fails 1 "nothing to tune" "$lenet" tune "${tuned[@]}" --kernel nonsense
+fails 2 "not in {all,kernels,step}" "$lenet" tune "${tuned[@]}" --part nonsense
+succeeds "^infer step of lenet: [0-9]* of [0-9]* decisions taken otherwise" "$lenet" tune --part step --mode infer --batch 16 --budget 3s --schedules step.db
 fails 1 "missing.db" "$lenet" compile -o lib --batch 16 --schedules missing.db
 succeeds "^linear c=24 k=16 lanes=.* the generator's own choice; .* timed" "$lenet" tune linear c=24 k=16 --budget 2s "${tuned[@]}"
 succeeds "^linear | c=24 k=16 lanes=" "$lenet" schedules export "${tuned[@]}"

@@ -7,7 +7,6 @@
 
 #include <iostream>
 #include <random>
-#include <thread>
 
 namespace cryolite {
 
@@ -143,7 +142,7 @@ void run(Options &options) {
         options.profile = true;
         check_writable(options.svg);
     }
-    if (options.threads == 0) options.threads = int(std::max(1u, std::thread::hardware_concurrency()));
+    if (options.threads == 0) options.threads = processors_here();
     int &processors = options.network.compile.processors;
     if (processors == 0) processors = options.threads;
     std::unique_ptr<Network> network = build_network(options.network.network);

@@ -4,6 +4,7 @@
 #include "../frontend.h"
 #include "../passes.h"
 #include "../plan.h"
+#include "../schedules.h"
 #include "loaded_network.h"
 
 #include <fmt/format.h>
@@ -81,14 +82,12 @@ Json describe(const Network &network, const CompileOptions &options) {
     if (options.train) modes.insert(modes.begin(), Mode::train);
     Json plans = Json::array();
     ParameterTable parameters = layout_parameters(network.graph());
+    const std::shared_ptr<Choices> choices = load_schedules(options.schedules).choices(target);
     for (Mode mode : modes) {
-        KernelContext kernel{target.lanes, options.batch, network.math()};
-        kernel.processors = planned_processors(options);
-        kernel.device = target.gpu;
-        if (kernel.device) kernel.math = Math::strict;
-        Graph graph = run_pipeline(network.graph(), {mode, network.optimizer(), kernel});
+        const PassContext context = pass_context(network, mode, options, target, choices);
+        Graph graph = run_pipeline(network.graph(), context);
         if (mode == Mode::train) parameters = layout_parameters(graph); // and the optimizer's
-        plans.push_back(plan_json(make_plan(graph, mode, parameters, kernel)));
+        plans.push_back(plan_json(make_plan(graph, mode, parameters, context.kernel)));
     }
     return {{"name", network.name()},
             {"target", target.name},

@@ -1,4 +1,5 @@
-// tune: searches the schedules of a network's kernels, or of one kernel given by its generator and parameters.
+// tune: searches the schedules of a network's kernels, or of one kernel given by its generator and parameters; then the
+// decisions over its whole step.
 // schedules: what a database holds, as text, and back.
 #include "command.h"
 
@@ -6,6 +7,7 @@
 #include "../device_functions.h"
 #include "../graph.h"
 #include "../progress.h"
+#include "../tune/step_tuner.h"
 #include "../tune/tuner.h"
 
 #include <fmt/format.h>
@@ -41,8 +43,9 @@ private:
 
 struct Options {
     NetworkOptions network;
-    std::string budget = "10m", kernel_filter;
+    std::string budget = "10m", kernel_filter, part = "all", mode = "train";
     std::vector<std::string> kernel;
+    int threads = 0; // of a step
     bool explain = false, curve = false;
 };
 
@@ -91,17 +94,19 @@ public:
         : options_(options), target_(target), batch_(batch),
           database_(options.network.compile.schedules, ScheduleDatabase::write) {}
 
-    void run(const std::vector<Job> &jobs) {
+    // network: whose step comes after the kernels; null: none's.
+    void run(const std::vector<Job> &jobs, const Network *network) {
         std::setvbuf(stdout, nullptr, _IOLBF, BUFSIZ); // who reads along in a pipe sees results as they come
         const double budget = parse_duration(options_.budget);
         Interruptible interruptible;
-        double left = budget;
+        double left = network && !jobs.empty() ? budget / 2 : budget;
         for (size_t i = 0; i < jobs.size() && !interrupted; i++) {
             double shares = 0;
             for (size_t j = i; j < jobs.size(); j++) shares += jobs[j].share;
             const Tuned tuned = tune_one(jobs[i].kernel, left * jobs[i].share / shares, int(i), int(jobs.size()));
             left = std::max(0.1, left - tuned.seconds);
         }
+        if (network && !interrupted) tune_whole_step(*network, jobs.empty() ? budget : budget / 2);
         if (interrupted)
             throw Failure("interrupted; what was found is in '" + options_.network.compile.schedules +
                           "', and the same command goes on from there");
@@ -154,6 +159,36 @@ private:
                 fmt::print("  after {:.2f} s: {:.3f} us\n", point.seconds, point.best * 1e6);
     }
 
+    void tune_whole_step(const Network &network, double budget) {
+        Progress bar("tuning " + options_.mode);
+        StepTuneOptions options{.mode = options_.mode == "train" ? Mode::train : Mode::infer,
+                                .threads = options_.threads > 0 ? options_.threads : processors_here(),
+                                .budget = budget};
+        options.stop = &interrupted;
+        options.progress = [&](const StepTuneProgress &p) {
+            const double faster = p.best > 0 ? p.own / p.best : 1;
+            bar.update(int64_t(p.passed * 1e3), int64_t(p.budget * 1e3),
+                       fmt::format("step {:.2f}x, {} alternatives timed, {} rejected", faster, p.timed, p.failed),
+                       std::max(0.0, p.budget - p.passed));
+        };
+        if (options_.explain)
+            options.explain = [&](const Decision &decision, const Knobs &option, const std::string &outcome) {
+                bar.clear();
+                fmt::print("  {} {}: {}: {}\n", decision.kind, decision.about, print(option), outcome);
+            };
+        const TunedStep tuned = tune_step(network, options_.network.compile, database_, options);
+        bar.clear();
+        const std::string gain = tuned.seconds > 0 ? fmt::format(", {:.3f} ms a step, {:.2f}x the models' answers",
+                                                                 tuned.seconds * 1e3, tuned.own_seconds / tuned.seconds)
+                                                   : "";
+        fmt::print(
+            "{} step of {}: {} of {} decisions taken otherwise{}; {} alternatives timed, {} failed in {:.1f} s{}\n",
+            options_.mode, network.name(), tuned.kept.size(), tuned.decisions, gain, tuned.timed, tuned.failed,
+            tuned.passed, tuned.exhausted ? ", all there are" : "");
+        for (const TunedSchedule &row : tuned.kept)
+            fmt::print("  {} {}: {}\n", row.key.generator, row.key.shape, print(row.knobs));
+    }
+
     const Options &options_;
     const KernelTarget &target_;
     int64_t batch_;
@@ -185,12 +220,17 @@ void run(Options &options) {
     }
     int64_t batch = compile.batch;
     std::vector<Job> jobs;
-    if (!options.kernel.empty())
+    std::unique_ptr<Network> network;
+    const bool kernels = options.part != "step", step = options.part != "kernels" && options.kernel_filter.empty();
+    if (!options.kernel.empty()) {
         jobs.push_back({parse_kernel(options.kernel, target, batch), 1});
-    else
-        jobs = network_jobs(*build_network(options.network.network), compile, target, options.kernel_filter);
-    if (jobs.empty()) throw Failure("there is nothing to tune");
-    Tuning(options, target, batch).run(jobs);
+    } else {
+        network = build_network(options.network.network);
+        if (kernels) jobs = network_jobs(*network, compile, target, options.kernel_filter);
+        if (!step || target.gpu) network = nullptr; // a device's plans leave nothing open
+    }
+    if (jobs.empty() && !network) throw Failure("there is nothing to tune");
+    Tuning(options, target, batch).run(jobs, network.get());
 }
 
 std::string text_of(const std::string &file) {
@@ -226,6 +266,19 @@ void add_tune_command(CLI::App &app) {
                         "h=32 k=64 r=3 padding=1");
     command->add_option("--budget", options->budget, "Time for all of them: 30s, 10m, 1h")->capture_default_str();
     command->add_option("--kernel", options->kernel_filter, "Only kernels whose key contains this");
+    command
+        ->add_option(
+            "--part", options->part,
+            "kernels: their schedules; step: which algorithm, in which phase, what is stored, by the time of a "
+            "whole step; all: one after the other, half of the budget each")
+        ->check(CLI::IsMember({"all", "kernels", "step"}))
+        ->capture_default_str();
+    command->add_option("--mode", options->mode, "Whose step: train or infer")
+        ->check(CLI::IsMember({"train", "infer"}))
+        ->capture_default_str();
+    command->add_option("--threads", options->threads, "Of a step; 0: as many as the machine has cores")
+        ->check(CLI::Range(0, 1024))
+        ->capture_default_str();
     command->add_flag("--explain", options->explain, "Print why each candidate was rejected, or won");
     command->add_flag("--curve", options->curve, "Print the best time so far, whenever it changed");
     add_network_options(*command, options->network);

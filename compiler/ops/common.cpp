@@ -95,6 +95,12 @@ int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context)
     return 0;
 }
 
+void tile_block(Kernel &kernel, int64_t tiles) {
+    kernel.tiles = tiles;
+    kernel.of_block = true;
+    kernel.flops /= double(tiles);
+}
+
 void cut(KernelArg &arg, size_t dimension, int64_t tiles) {
     std::vector<int64_t> strides;
     int64_t stride = 1;

@@ -46,6 +46,8 @@ int64_t whole_tile(int64_t size, const KernelContext &context);
 // Tiles of a block: equal ranges of an extent, each of at least `least`, at most as many as keep the processors busy.
 // 0: the blocks are tasks enough, or the extent is too small.
 int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context);
+// Says that a call makes one of so many tiles of a block, of whose flops it then does a part.
+void tile_block(Kernel &kernel, int64_t tiles);
 // Leaves the first of so many tiles of an argument, ranges of extent `dimension`.
 void cut(KernelArg &arg, size_t dimension, int64_t tiles);
 

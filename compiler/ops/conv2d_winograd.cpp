@@ -137,7 +137,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     Kernel kernel{.generator = "conv2d_winograd",
                   .parameters = parameters(q),
                   .args = {},
-                  .flops = 2.0 * q.lanes * q.c * q.k * q.ho() * q.wo() * q.r * q.r, // direct convolution's
+                  .flops = 2.0 * q.lanes * q.c * double(n.attrs.integer("k")) * q.ho() * q.wo() * q.r * q.r, // direct's
                   .scratch = q.scratch_elements()};
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
@@ -145,8 +145,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     kernel.args[1] = weight_arg(KernelArg::input, 1, s.tile_k, q.c, s.channel_tiles, g.shape(n.inputs[1]));
     kernel.args.push_back(output_arg(g, n, 0, context));
     if (const int64_t tiles = tiles_of(n); tiles > 1) {
-        kernel.tiles = tiles;
-        kernel.of_block = true;
+        tile_block(kernel, tiles);
         for (size_t i = 1; i < kernel.args.size(); i++)
             cut(kernel.args[i], i == 2 && n.inputs.size() > 2 ? 0 : 3, tiles);
     }
@@ -231,6 +230,27 @@ static void bind(Rewriter &r, const Node &n, const char *op, const WinogradConv 
     inputs[1] = transformed_weight(r, n, inputs[1], q, flip, tiles);
     r.bind(n.outputs[0], r.to.add1(op, inputs, conv_attrs(q, tiles), n.layer, n.source));
 }
+// Direct convolution is F(1, r); 0 says so to those who ask.
+static int choose_tile(const WinogradConv &q, const KernelContext &context, WinogradUse use) {
+    const bool any_error = context.math == Math::fast;
+    Decision decision{.kind = "winograd", .about = "", .options = {{{"direct", 1}}}, .usual = 0};
+    std::vector<int> tiles{0};
+    const int fastest = fastest_winograd(q, use, int(context.max_blocks()), any_error);
+    for (int m : winograd_tiles(q.r, use, any_error)) {
+        if (m == fastest) decision.usual = tiles.size();
+        tiles.push_back(m);
+        decision.options.push_back({{"m", m}});
+    }
+    if (tiles.size() == 1) return 0;
+    std::map<std::string, std::string> about = parameters(q);
+    about.erase("m");
+    about["lanes"] = text(q.lanes);
+    about["blocks"] = text(context.max_blocks());
+    about["use"] = use == WinogradUse::forward ? "forward" : "weight_gradient";
+    for (auto &[name, value] : about) decision.about += (decision.about.empty() ? "" : " ") + name + "=" + value;
+    decision.work = double(q.lanes) * q.c * q.k * q.ho() * q.wo() * q.r * q.r;
+    return tiles[context.choose(decision)];
+}
 WinogradConv choose_winograd(const Node &n, const KernelContext &context, const Shape &x, int64_t k, int64_t r,
                              int64_t s, int64_t padding, WinogradUse use) {
     WinogradConv q{.lanes = int(context.lanes),
@@ -243,7 +263,7 @@ WinogradConv choose_winograd(const Node &n, const KernelContext &context, const 
                    .m = 0};
     const bool grouped = n.attrs.has("groups") && n.attrs.integer("groups") != 1;
     if (context.math != Math::strict && r == s && n.attrs.integer("stride") == 1 && padding >= 0 && !grouped)
-        q.m = fastest_winograd(q, use, int(context.max_blocks()), context.math == Math::fast);
+        q.m = choose_tile(q, context, use);
     return q;
 }
 

@@ -46,8 +46,7 @@ static void cut_channels(Kernel &kernel, const Graph &graph, const Node &node, c
     const int64_t channels = common_channels(graph, node, dimension);
     const int64_t tiles = block_tiles(channels, context.lanes, context);
     if (!tiles) return;
-    kernel.tiles = tiles;
-    kernel.of_block = true;
+    tile_block(kernel, tiles);
     std::string &program = kernel.parameters.at("program");
     for (KernelArg &arg : kernel.args) {
         if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;

@@ -142,7 +142,7 @@ std::vector<size_t> topological_order(const Graph &graph, const std::vector<bool
 
 Graph fuse(const Graph &graph, const PassContext &context) {
     const Times times = schedule_times(graph, context.kernel);
-    std::vector<bool> stored = find_stored(graph, times);
+    std::vector<bool> stored = find_stored(graph, times, context.kernel);
     std::vector<Unit> units = group(graph, stored, times, true);
     std::vector<size_t> order = topological_order(graph, stored, units);
     if (order.size() != units.size()) {

@@ -13,7 +13,7 @@ static double median(std::vector<double> values) {
     return *middle;
 }
 
-Verdict judge(const Pairs &pairs) {
+Verdict judge(const Pairs &pairs, double least) {
     Verdict verdict;
     const size_t count = std::min(pairs.champion.size(), pairs.challenger.size());
     if (count == 0) return verdict;
@@ -24,8 +24,8 @@ Verdict judge(const Pairs &pairs) {
     verdict.gain = median(gains);
     for (double gain : gains) deviations.push_back(std::abs(gain - verdict.gain));
     verdict.spread = median(deviations);
-    const double enough = std::max(least_gain, 2 * verdict.spread);
-    verdict.wins = count >= 5 && verdict.gain > enough && verdict.challenger < verdict.champion * (1 - least_gain);
+    const double enough = std::max(least, 2 * verdict.spread);
+    verdict.wins = count >= 5 && verdict.gain > enough && verdict.challenger < verdict.champion * (1 - least);
     return verdict;
 }
 

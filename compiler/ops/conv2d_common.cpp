@@ -1,0 +1,131 @@
+#include "conv2d_common.h"
+
+#include "schedule.h"
+
+namespace cryolite::convolution {
+
+int64_t groups(const Node &n) { return n.attrs.has("groups") ? n.attrs.integer("groups") : 1; }
+bool by_pixels(const Shape &w, const Node &n) {
+    return w[2] * w[3] == 1 && n.attrs.integer("stride") == 1 && n.attrs.integer("padding") == 0;
+}
+std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, const Node &node) {
+    const bool row = by_pixels(w, node);
+    std::map<std::string, std::string> result{{"c", text(x[1])},
+                                              {"h", text(row ? 1 : x[2])},
+                                              {"w", text(row ? x[2] * x[3] : x[3])},
+                                              {"k", text(w[0])},
+                                              {"r", text(w[2])},
+                                              {"s", text(w[3])},
+                                              {"stride", text(node.attrs.integer("stride"))},
+                                              {"padding", text(node.attrs.integer("padding"))}};
+    if (groups(node) > 1) result["groups"] = text(groups(node));
+    return result;
+}
+KernelArg image_arg(KernelArg arg, const Shape &w, const Node &node) {
+    if (by_pixels(w, node)) {
+        arg.extents.at(1) *= arg.extents.at(2);
+        arg.extents.at(2) = 1;
+    }
+    arg.extents.at(3) /= groups(node);
+    arg.extents.at(4) *= groups(node);
+    return arg;
+}
+double flops(const Shape &w, const Shape &y, const KernelContext &context) {
+    return 2.0 * double(context.lanes) * double(w.elements()) * double(y[2] * y[3]);
+}
+
+void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &n,
+               const KernelContext &context) {
+    const int64_t channels = std::stoll(kernel.parameters.at(counter)), of_group = channels / groups(n);
+    const int64_t tiles = groups(n) > 1 ? block_tiles(groups(n), (context.lanes + of_group - 1) / of_group, context)
+                                        : block_tiles(channels, context.lanes, context);
+    if (!tiles) return;
+    tile_block(kernel, tiles);
+    auto divide = [&](const char *parameter) {
+        std::string &value = kernel.parameters.at(parameter);
+        value = text(std::stoll(value) / tiles);
+    };
+    if (groups(n) == 1) {
+        divide(counter);
+        for (const ChannelDimension &c : cuts) cut(kernel.args.at(c.arg), c.dimension, tiles);
+    } else {
+        for (const char *parameter : {"c", "k", "groups"}) divide(parameter);
+        for (KernelArg &arg : kernel.args) cut(arg, arg.extents.size() - 1, tiles);
+    }
+}
+bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &w, const Node &n,
+                const KernelContext &context) {
+    const int64_t pixels = x[2] * x[3];
+    if (!by_pixels(w, n) || groups(n) > 1 || pixels * context.lanes < results) return false;
+    const int64_t tiles = block_tiles(pixels, most_packed_pixels, context);
+    if (!tiles) return false;
+    tile_block(kernel, tiles);
+    kernel.parameters["w"] = text(pixels / tiles);
+    kernel.parameters["plane"] = text(pixels);
+    cut(kernel.args.front(), 1, tiles);
+    cut(kernel.args.back(), 1, tiles);
+    return true;
+}
+void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &w, const Node &n,
+                 const KernelContext &context) {
+    if (context.device || !by_pixels(w, n) || groups(n) > 1 || !worth_packing(results)) return;
+    kernel.parameters["pack"] = "true";
+    kernel.scratch = packed_elements(context.lanes, channels);
+    kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
+}
+
+bool skips_pixels(const Shape &w, const Node &n, const KernelContext &context) {
+    return w[2] * w[3] == 1 && n.attrs.integer("stride") > 1 && n.attrs.integer("padding") == 0 && !context.device &&
+           !context.vector;
+}
+Attrs of_stride_one(Attrs attrs) {
+    attrs.map["stride"] = int64_t(1);
+    return attrs;
+}
+Attrs skipping(const Node &n) {
+    return {{"window", int64_t(1)}, {"stride", n.attrs.integer("stride")}, {"padding", int64_t(0)}};
+}
+ValueId seen_pixels(Rewriter &r, const Node &n, ValueId x) {
+    return r.to.add1("avg_pool2d", {x}, skipping(n), n.layer, n.source);
+}
+
+static const ConvCase conv_cases[] = {
+    {"[n,2,5,5]", "[3,2,5,5]", "[n,3,1,1]", 1, 0}, // window = input
+    {"[n,1,7,5]", "[2,1,2,2]", "[n,2,2,2]", 3, 0}, // stride > window
+    {"[n,3,4,4]", "[2,3,3,3]", "[n,2,4,4]", 1, 1},
+    {"[n,2,5,7]", "[3,2,3,3]", "[n,3,4,5]", 2, 2},
+    {"[n,3,1,1]", "[2,3,1,1]", "[n,2,1,1]", 1, 0},
+    {"[n,1,1,1]", "[1,1,3,3]", "[n,1,1,1]", 1, 1}, // padding > image
+    {"[n,1,1,1]", "[4,1,1,1]", "[n,4,3,3]", 1, 1},
+    {"[n,2,2,2]", "[3,2,1,1]", "[n,3,3,3]", 3, 3},           // padding >= window
+    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},           // window not square
+    {"[n,3,17,19]", "[7,3,7,7]", "[n,7,9,10]", 2, 3, true},  // a first layer
+    {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true}, // primes
+    {"[n,32,14,14]", "[32,32,3,3]", "[n,32,14,14]", 1, 1, true},
+    {"[n,1,23,23]", "[4,1,11,11]", "[n,4,4,4]", 4, 0, true},
+    {"[n,4,4,5]", "[6,2,3,3]", "[n,6,4,5]", 1, 1, false, 2},
+    {"[n,6,5,3]", "[3,2,2,1]", "[n,3,3,3]", 2, 1, false, 3}, // one output channel a group
+    {"[n,3,4,4]", "[3,1,3,3]", "[n,3,4,4]", 1, 1, false, 3}, // depthwise
+    {"[n,2,5,5]", "[6,1,3,3]", "[n,6,3,3]", 2, 1, false, 2}, // and with three outputs a channel
+    {"[n,2,1,1]", "[2,1,3,3]", "[n,2,1,1]", 1, 1, false, 2},
+    {"[n,2,2,2]", "[4,1,1,1]", "[n,4,3,3]", 3, 3, false, 2},
+    {"[n,3,4,7]", "[3,1,2,2]", "[n,3,2,3]", 2, 0, false, 3},
+    {"[n,12,14,13]", "[12,1,3,3]", "[n,12,14,13]", 1, 1, true, 12},
+    {"[n,12,13,14]", "[12,1,3,3]", "[n,12,7,7]", 2, 1, true, 12},
+    {"[n,5,17,19]", "[10,1,5,5]", "[n,10,17,19]", 1, 2, true, 5},
+    {"[n,36,9,9]", "[60,9,3,3]", "[n,60,9,9]", 1, 1, true, 4},
+    {"[n,3,112,112]", "[64,3,7,7]", "[n,64,56,56]", 2, 3, true},   // ResNet's first,
+    {"[n,256,14,14]", "[256,256,3,3]", "[n,256,7,7]", 2, 1, true}, // and a late one
+};
+std::vector<Case> each_case(Case (*make)(const ConvCase &, Attrs)) {
+    std::vector<Case> cases;
+    for (const ConvCase &c : conv_cases) {
+        Attrs attrs{{"stride", c.stride}, {"padding", c.padding}};
+        if (c.groups > 1) attrs.map["groups"] = c.groups;
+        cases.push_back(make(c, attrs));
+        cases.back().large = c.large;
+    }
+    return cases;
+}
+
+} // namespace cryolite::convolution
