@@ -317,9 +317,11 @@ TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride)
                    {"unroll", {1, 100, 200, 400, 800, 1600}},
                    {"order", {other_waits, channels_last, other_waits | channels_last}}};
     space.together = {"tile_x", "tile_c"};
+    const bool packed = q.text("pack") == "true";
     space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
         const int tile_x = knob(knobs, "tile_x"), tile_c = knob(knobs, "tile_c");
         if (tile_x == 0) return "";
+        if (packed && tile_x > most_packed_pixels) return "more pixels than the scratch has room for";
         if (tile_c > cached_streams(weight_stride))
             return std::to_string(tile_c) + " streams of weights share too few sets of L1";
         return refuse_accumulators(tile_x * tile_c, x * c, registers);

@@ -131,6 +131,20 @@ TEST_F(Tuner, FindsWhatIsFaster) {
     EXPECT_EQ(schedules.find(kernel(none), target_), tuned.schedule.knobs);
 }
 
+// Bounds queries do not tell what a kernel keeps in its scratch.
+TEST_F(Tuner, GivesKernelsTheScratchThatTheyUse) {
+    KernelSpec packed{"conv2d", {{"c", "24"}, {"h", "1"}, {"w", "20"}, {"k", "32"}, {"r", "1"}, {"s", "1"}}};
+    packed.parameters["lanes"] = std::to_string(target_.lanes);
+    packed.parameters["pack"] = "true";
+    ScheduleDatabase database(file(), ScheduleDatabase::write);
+    TuneOptions short_one = options();
+    short_one.budget = 3;
+    short_one.patience = 20;
+    const Tuned tuned = tune(packed, target_, database, short_one);
+    EXPECT_GT(tuned.counts.timed, 0);
+    for (auto &[knobs, outcome] : outcomes_) EXPECT_EQ(outcome.find("rejected in"), std::string::npos) << outcome;
+}
+
 TEST_F(Tuner, RejectsSpillsByTheMachineCode) {
     if (!target_.name.starts_with("x86")) GTEST_SKIP() << "written for 16 and 32 registers";
     ScheduleDatabase database(file(), ScheduleDatabase::write);

@@ -4,6 +4,8 @@
 #include "../graph.h"
 #include "../jit.h"
 
+#include "../../generators/schedule.h"
+
 #include <HalideRuntime.h>
 
 #include <algorithm>
@@ -101,8 +103,12 @@ KernelArguments::KernelArguments(const KernelSpec &kernel, const KernelTarget &t
     if (int code = objects.lookup<KernelFunction>(symbol + "_argv")(argv_.data()))
         throw InternalError("kernel '" + kernel.key() + "' does not tell its shapes: " + std::to_string(code));
     std::mt19937 random(1);
+    const int64_t channels = std::max(parameter(kernel, "c"), parameter(kernel, "k"));
     for (auto &argument : arguments_)
         if (argument->buffer.dim) {
+            // What lies in scratch is outside of Halide's bounds (generators/scratch.h).
+            if (argument->name == "scratch")
+                argument->dims[0] = {0, int32_t(packed_elements(target.lanes, channels)), 1, 0};
             if (argument->buffer.type.bits != 32)
                 throw InternalError("kernel '" + kernel.key() + "' has values that are not of 32 bits");
             argument->allocate(random);
