@@ -55,8 +55,10 @@ NEW = [
 
 
 def at(row, seconds):
-    """The best time known after so many seconds of search, in microseconds, over the own schedule's of the same moment."""
+    """The best time known after so many seconds of search, in microseconds; wins that the end did not confirm are none."""
     best = row["own_us"]
+    if row["knobs"] == "own":
+        return best
     for passed, us in row.get("curve", [])[1:-1]:
         if passed <= seconds:
             best = us
@@ -68,10 +70,15 @@ def geometric_mean(values):
     return math.exp(statistics.mean(map(math.log, values))) if values else float("nan")
 
 
+def gain(row):
+    """The own schedule's time over the tuned one's: median of the pairs measured afterwards, free of the machine's drift."""
+    return 1 / (1 - statistics.median(r["gain"] for r in row["again"])) if row["again"] else 1
+
+
 def best_autoscheduler(row):
     """How many times as long as the tuned kernel the best autoscheduler's takes, by its own pairs; None without any."""
     ratios = [a["us"] / a["own_us"] for a in row["autoschedulers"].values() if "us" in a and a["error"] < 1e-3]
-    return min(ratios) * row["own_us"] / row["tuned_us"] if ratios else None
+    return min(ratios) * gain(row) if ratios else None
 
 
 def last_gain(row):
@@ -91,7 +98,7 @@ def kernel_line(row):
     marks = [mark for mark in MARKS if mark <= row["budget_s"]]
     again = [f"{100 * r['gain']:+.0f}" for r in row["again"]]
     return [f"`{row['name']}`", f"{row['own_us']:.1f}"] + [f"{at(row, mark):.1f}" for mark in marks] + \
-        [""] * (len(MARKS) - len(marks)) + [f"{row['own_us'] / row['tuned_us']:.2f}x", ", ".join(again) or "-",
+        [""] * (len(MARKS) - len(marks)) + [f"{gain(row):.2f}x", ", ".join(again) or "-",
          f"{(row['timed'] + row['by_code'] + row['failed']) / row['seconds']:.1f}"] + [other(n) for n in AUTOSCHEDULERS]
 
 
@@ -99,8 +106,8 @@ def markdown(machine, rows):
     head = ["kernel", "own, us"] + [f"tuned {m} s" for m in MARKS] + ["gain", "again, %", "candidates/s"] + AUTOSCHEDULERS
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     lines += ["| " + " | ".join(kernel_line(row)) + " |" for row in rows]
-    gains = [row["own_us"] / row["tuned_us"] for row in rows]
-    new = [row["own_us"] / row["tuned_us"] for row in rows if row["name"] in NEW]
+    gains = [gain(row) for row in rows]
+    new = [gain(row) for row in rows if row["name"] in NEW]
     over = [ratio for ratio in map(best_autoscheduler, rows) if ratio]
     lost = [row for row in rows for r in row["again"] if r["gain"] < -0.02]
     text = f"# Tuning, {machine}\n\nTimes of one call, one core, least thread time. `scripts/bench_tuning` makes this.\n\n"
