@@ -166,7 +166,7 @@ private:
                                 .budget = budget};
         options.stop = &interrupted;
         options.progress = [&](const StepTuneProgress &p) {
-            const double faster = p.best > 0 ? p.own / p.best : 1;
+            const double faster = p.best > 0 ? p.before / p.best : 1;
             bar.update(int64_t(p.passed * 1e3), int64_t(p.budget * 1e3),
                        fmt::format("step {:.2f}x, {} alternatives timed, {} rejected", faster, p.timed, p.failed),
                        std::max(0.0, p.budget - p.passed));
@@ -178,9 +178,10 @@ private:
             };
         const TunedStep tuned = tune_step(network, options_.network.compile, database_, options);
         bar.clear();
-        const std::string gain = tuned.seconds > 0 ? fmt::format(", {:.3f} ms a step, {:.2f}x the models' answers",
-                                                                 tuned.seconds * 1e3, tuned.own_seconds / tuned.seconds)
-                                                   : "";
+        const std::string gain = tuned.seconds > 0
+                                     ? fmt::format(", {:.3f} ms a step, {:.2f}x what it was", tuned.seconds * 1e3,
+                                                   tuned.before_seconds / tuned.seconds)
+                                     : "";
         fmt::print(
             "{} step of {}: {} of {} decisions taken otherwise{}; {} alternatives timed, {} failed in {:.1f} s{}\n",
             options_.mode, network.name(), tuned.kept.size(), tuned.decisions, gain, tuned.timed, tuned.failed,

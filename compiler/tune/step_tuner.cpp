@@ -146,6 +146,7 @@ public:
             else if (!row.knobs.empty() && row.key == decision_key(row.key.generator, row.key.shape, target_))
                 answers_[row.key] = std::move(row);
         }
+        before_ = answers_;
         try {
             in_child(whole_compilation, [this] { // the network itself; all its kernels are in the cache then
                 Subject(compiled(answers_), options_.mode, options_.threads).results();
@@ -215,7 +216,7 @@ private:
         try {
             found = compare(answers_, changed, options_.pairs);
             tuned_.timed++;
-            if (own_ == 0) own_ = best_ = found.verdict.champion;
+            if (first_ == 0) first_ = best_ = found.verdict.champion;
             if (found.verdict.wins) found = compare(answers_, changed, 2 * options_.pairs);
         } catch (const InternalError &error) {
             if (stopped()) return; // perhaps for that
@@ -228,6 +229,7 @@ private:
         if (!verdict.wins) return remember(alternative, "timed: " + figures);
         changed[key] = row(key, alternative.option, found);
         database_.store({changed[key]});
+        won_.insert(key);
         answers_ = std::move(changed);
         decisions_.clear();
         best_ = verdict.challenger;
@@ -263,25 +265,28 @@ private:
         return child.text();
     }
 
-    // All answers together against none.
+    // All new answers together against those from before, which may be other networks' as well: they stay.
     void settle() {
-        if (answers_.empty()) return;
+        if (won_.empty()) return;
         Found found;
         try {
-            found = compare({}, answers_, 2 * options_.pairs);
-        } catch (const InternalError &error) {
+            found = compare(before_, answers_, 2 * options_.pairs);
+        } catch (const InternalError &) {
             if (stopped()) return;
         }
-        if (found.verdict.wins) {
-            tuned_.seconds = found.verdict.challenger;
-            tuned_.own_seconds = found.verdict.champion;
-            tuned_.spread = found.verdict.spread;
-            for (auto &[key, row] : answers_) tuned_.kept.push_back(row);
-        } else {
-            std::vector<TunedSchedule> rows; // without knobs: the model's answer
-            for (auto &[key, row] : answers_) rows.push_back(this->row(key, {}, found));
-            database_.store(rows);
+        std::vector<TunedSchedule> rows;
+        for (const ScheduleKey &key : won_) {
+            auto known = before_.find(key);
+            if (found.verdict.wins)
+                rows.push_back(answers_.at(key));
+            else
+                rows.push_back(known == before_.end() ? row(key, {}, found) : known->second); // {}: the model's answer
         }
+        database_.store(rows);
+        if (!found.verdict.wins) return;
+        tuned_.seconds = found.verdict.challenger;
+        tuned_.before_seconds = found.verdict.champion;
+        tuned_.kept = std::move(rows);
     }
 
     TunedSchedule row(const ScheduleKey &key, const Knobs &option, const Found &found) const {
@@ -301,7 +306,8 @@ private:
         if (options_.explain) options_.explain(decision, alternative.option, outcome);
     }
     void report() const {
-        if (options_.progress) options_.progress({passed(), options_.budget, tuned_.timed, tuned_.failed, own_, best_});
+        if (options_.progress)
+            options_.progress({passed(), options_.budget, tuned_.timed, tuned_.failed, first_, best_});
     }
 
     const Network &network_;
@@ -311,11 +317,12 @@ private:
     const KernelTarget target_;
     const Clock::time_point start_ = Clock::now();
     std::vector<TunedSchedule> kernels_;
-    Answers answers_;
+    Answers answers_, before_;        // best known; when the search began
+    std::set<ScheduleKey> won_;       // in this search
     std::vector<Decision> decisions_; // of the passes with these answers; empty: not known
     std::map<ScheduleKey, std::set<Knobs>> tried_;
     TunedStep tuned_;
-    double own_ = 0, best_ = 0;
+    double first_ = 0, best_ = 0;
 };
 
 } // namespace

@@ -14,7 +14,7 @@ namespace cryolite {
 struct StepTuneProgress {
     double passed, budget; // seconds
     int timed, failed;     // alternatives
-    double own, best;      // seconds of a step: by the models' answers, the best known; 0 while not known
+    double before, best;   // seconds of a step: when the search began, the best known; 0 while not known
 };
 
 struct StepTuneOptions {
@@ -30,19 +30,18 @@ struct StepTuneOptions {
 };
 
 struct TunedStep {
-    std::vector<TunedSchedule> kept;     // decisions that are taken otherwise now; all are in the database
-    int decisions = 0;                   // that the mode's passes take
-    int timed = 0, failed = 0;           // alternatives
-    double seconds = 0, own_seconds = 0; // of a step: with what is kept, with the models' answers; 0: nothing was kept
-    double spread = 0;                   // of their ratio
-    double passed = 0;                   // seconds that it took
-    bool exhausted = false;              // every alternative was tried
+    std::vector<TunedSchedule> kept;        // decisions that are taken otherwise now; all are in the database
+    int decisions = 0;                      // that the mode's passes take
+    int timed = 0, failed = 0;              // alternatives
+    double seconds = 0, before_seconds = 0; // of a step: with what is kept, without; 0: nothing was kept
+    double passed = 0;                      // seconds that it took
+    bool exhausted = false;                 // every alternative was tried
 };
 
 // Goes on where an earlier call with this database ended. Kernels take the database's schedules. An alternative is kept
-// when it wins twice; in the end all that is kept must win against the models' answers once more, or none is. Without a
-// cache every alternative compiles all kernels. The calling process must have one thread. Throws InternalError where
-// the network itself does not run.
+// when it wins twice; in the end all new ones must win once more, together, against what was known before, or none is.
+// Without a cache every alternative compiles all kernels. The calling process must have one thread. Throws
+// InternalError where the network itself does not run.
 TunedStep tune_step(const Network &network, const CompileOptions &compile, ScheduleDatabase &database,
                     const StepTuneOptions &options);
 
