@@ -95,7 +95,7 @@ def kernel_line(row):
         if "us" not in a:
             return "failed"
         return f"{a['us'] * row['own_us'] / a['own_us']:.1f} ({a['compile_s']:.1f} s)"
-    marks = [mark for mark in MARKS if mark <= row["budget_s"]]
+    marks = [mark for mark in MARKS if mark <= row["budget_s"] or row["exhausted"]]
     again = [f"{100 * r['gain']:+.0f}" for r in row["again"]]
     return [f"`{row['name']}`", f"{row['own_us']:.1f}"] + [f"{at(row, mark):.1f}" for mark in marks] + \
         [""] * (len(MARKS) - len(marks)) + [f"{gain(row):.2f}x", ", ".join(again) or "-",
@@ -121,6 +121,7 @@ def markdown(machine, rows):
         text += f"most {found[-1]:.1f}\n"
     seconds = sum(row["seconds"] for row in rows)
     tried = sum(row["timed"] + row["by_code"] + row["failed"] for row in rows)
+    text += f"- kernels whose every candidate was seen: {sum(row['exhausted'] for row in rows)}\n"
     text += f"- candidates a second: {tried / seconds:.1f}, of which {sum(row['timed'] for row in rows) / seconds:.1f} "
     text += f"were timed; {sum(row['failed'] for row in rows)} failed\n"
     text += f"- winners measured again that are more than 2 % slower than the own schedule: {len(lost)}\n\n"
@@ -183,7 +184,7 @@ def main():
     file = RESULTS / f"tuning-{options.machine}.json"
     rows = json.loads(file.read_text()) if file.exists() else []
     for name in KNOWN + NEW:
-        done = any(row["name"] == name and row["budget_s"] >= budget for row in rows)
+        done = any(row["name"] == name and (row["budget_s"] >= budget or row["exhausted"]) for row in rows)
         if done or (options.kernels and options.kernels not in name):
             continue
         row = measure(name, budget)
