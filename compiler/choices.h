@@ -28,8 +28,8 @@ public:
     void set(const std::string &kind, const std::string &about, const Knobs &option);
     // The option to take: what was set, if it is one of the decision's, else the usual one.
     size_t choose(const Decision &decision);
-    std::vector<Decision>
-    asked() const; // of all calls of choose, each decision once; by kind, then the most work first
+    // What was asked, each decision once; by kind, then the most work first.
+    std::vector<Decision> asked() const;
 
 private:
     using Name = std::pair<std::string, std::string>; // kind, about
