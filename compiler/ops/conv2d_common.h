@@ -6,6 +6,8 @@
 
 #include "common.h"
 
+#include <algorithm>
+
 namespace cryolite::convolution {
 
 int64_t groups(const Node &node);
@@ -44,28 +46,31 @@ ValueId seen_pixels(Rewriter &rewriter, const Node &node, ValueId x);
 Attrs of_stride_one(Attrs attrs); // of the convolution of it
 
 // Calls f(index of x, of weight, of y) for every multiply-add inside the image, outside(of weight, of y) for those with
-// the padding: zeros, but NaN in a product with NaN or infinity.
+// the padding: zeros, but NaN in a product with NaN or infinity. Innermost along rows of y.
 template <typename F, typename Outside>
 void each_tap(const Node &node, const std::vector<int64_t> &x, const std::vector<int64_t> &w,
               const std::vector<int64_t> &y, F f, Outside outside) {
     int64_t stride = node.attrs.integer("stride"), padding = node.attrs.integer("padding");
     int64_t outputs = y[1] / groups(node); // of a group
+    auto row = [&](int64_t n, int64_t k, int64_t c, int64_t r, int64_t s, int64_t i) {
+        const size_t weight = size_t(((k * w[1] + c) * w[2] + r) * w[3] + s);
+        const size_t result = size_t(((n * y[1] + k) * y[2] + i) * y[3]);
+        const int64_t yy = i * stride + r - padding, left = s - padding;
+        const bool inside = yy >= 0 && yy < x[2];
+        // 0 <= j * stride + left < x[3]
+        const int64_t end = inside ? std::clamp<int64_t>((x[3] - left + stride - 1) / stride, 0, y[3]) : 0;
+        const int64_t begin = std::min(std::max<int64_t>(-left + stride - 1, 0) / stride, end);
+        const int64_t source = ((n * x[1] + k / outputs * w[1] + c) * x[2] + yy) * x[3] + left;
+        for (int64_t j = 0; j < begin; j++) outside(weight, result + size_t(j));
+        for (int64_t j = begin; j < end; j++) f(size_t(source + j * stride), weight, result + size_t(j));
+        for (int64_t j = end; j < y[3]; j++) outside(weight, result + size_t(j));
+    };
     for (int64_t n = 0; n < y[0]; n++)
         for (int64_t k = 0; k < y[1]; k++)
-            for (int64_t i = 0; i < y[2]; i++)
-                for (int64_t j = 0; j < y[3]; j++)
-                    for (int64_t c = 0; c < w[1]; c++)
-                        for (int64_t r = 0; r < w[2]; r++)
-                            for (int64_t s = 0; s < w[3]; s++) {
-                                int64_t yy = i * stride + r - padding, xx = j * stride + s - padding;
-                                size_t weight = size_t(((k * w[1] + c) * w[2] + r) * w[3] + s);
-                                size_t result = size_t(((n * y[1] + k) * y[2] + i) * y[3] + j);
-                                if (yy < 0 || yy >= x[2] || xx < 0 || xx >= x[3])
-                                    outside(weight, result);
-                                else
-                                    f(size_t(((n * x[1] + k / outputs * w[1] + c) * x[2] + yy) * x[3] + xx), weight,
-                                      result);
-                            }
+            for (int64_t c = 0; c < w[1]; c++)
+                for (int64_t r = 0; r < w[2]; r++)
+                    for (int64_t s = 0; s < w[3]; s++)
+                        for (int64_t i = 0; i < y[2]; i++) row(n, k, c, r, s, i);
 }
 
 // Shapes of x, weight and y.
