@@ -76,12 +76,13 @@ def layers_of(setup, net):
     return result
 
 
-def pass_of(kernel, op):
-    """Which pass of a conv2d or linear layer a kernel with that layer's name belongs to, by its generator's name."""
-    generator = kernel.split()[0]
+def pass_of(kernel, op, after_loss):
+    """Which pass of a conv2d or linear layer a kernel with that layer's name belongs to, by its generator's name. A
+    Winograd convolution is its own input gradient, of weights that are turned round."""
+    generator, *parameters = kernel.split()
     if "grad_weight" in generator or generator == "sum_merge" or (op == "linear" and generator == "transpose"):
         return "backward-weights"
-    if "grad_input" in generator:
+    if "grad_input" in generator or "flip=true" in parameters or (generator == "conv2d_winograd" and after_loss):
         return "backward-data"
     if generator in ("pointwise", "transpose", "sgd") or generator.startswith("batch_stats"):
         return None
@@ -98,10 +99,12 @@ def ours_by_pass(profile, layers):
     heavy = {name: layer for name, layer in layers if layer.op in HEAVY}
     sums = collections.defaultdict(lambda: {"median": 0.0, "fastest": 0.0})
     rest = {"median": 0.0, "fastest": 0.0}
+    after_loss = False
     for phase in profile["phases"]:
         for kernel in phase["kernels"]:
+            after_loss |= kernel["kernel"].split()[0] == "softmax_cross_entropy"
             layer = heavy.get(kernel["layer"])
-            direction = layer and pass_of(kernel["kernel"], layer.op)
+            direction = layer and pass_of(kernel["kernel"], layer.op, after_loss)
             if direction:
                 total = sums[layer, direction]
             elif kernel["kernel"].split()[0] in NO_LAYER or kernel["layer"] in ("loss", "image"):
