@@ -1,6 +1,7 @@
 """Tables and the picture from the rows that compare.py measured."""
 import html
 import math
+import re
 import statistics
 
 from rows import NETS, ONNX, TARGETS, TORCH
@@ -128,16 +129,24 @@ def times_table(rows):
     return table(["network", "step", "batch", "threads", "Cryolite, ms", *[f"{kind}, ms" for kind in kinds]], lines)
 
 
+def kind_of(record):
+    """A layer without its channels and image: 'conv2d', 'conv2d depthwise 3x3 stride 2'."""
+    window = re.match(r"(.*?\d+x\d+) ", record["shape"])
+    step = re.search(r" stride \d+", record["shape"])
+    return record["op"] + (f" {window[1]}" if window else "") + (step[0] if step else "")
+
+
 def layers_text(rows):
     measured = passes(rows)
     text, groups = "", {}
     for record, ratio, _ in measured:
-        groups.setdefault((record["op"], record["pass"]), []).append(ratio)
+        for kind in dict.fromkeys([record["op"], kind_of(record)]):
+            groups.setdefault((kind, record["pass"]), []).append(ratio)
     if groups:
         text += "## Layers, one thread\n\nRatios are oneDNN's time over ours, in its better memory format.\n\n" + table(
-            ["layers", "pass", "shapes", "geometric mean", "least", "greatest"],
-            [[op, direction, str(len(r)), f"{geometric_mean(r):.2f}x", f"{min(r):.2f}x", f"{max(r):.2f}x"]
-             for (op, direction), r in groups.items()]) + "\n\n"
+            ["layers", "pass", "shapes", "geometric mean", "least", "greatest", f"below {SUITE_LEAST}x"],
+            [[kind, direction, str(len(r)), f"{geometric_mean(r):.2f}x", f"{min(r):.2f}x", f"{max(r):.2f}x",
+              str(sum(ratio < SUITE_LEAST for ratio in r))] for (kind, direction), r in sorted(groups.items())]) + "\n\n"
     between = [row for row in rows if row.get("between", {}).get("peer")]
     if between:
         text += ("Between them (normalization, activations, pooling, sums of branches), where we fuse: all of a train "
