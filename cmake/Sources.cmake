@@ -42,6 +42,7 @@ set(generator_sources
     generators/conv2d_generator.cpp
     generators/conv2d_gpu.cpp
     generators/conv2d_grad_weight_generator.cpp
+    generators/conv2d_turned.cpp
     generators/gpu.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
@@ -101,6 +102,7 @@ set(compiler_sources
     compiler/ops/pool.cpp
     compiler/ops/reduce.cpp
     compiler/ops/sgd.cpp
+    compiler/ops/swap_channels.cpp
     compiler/parameter_table.cpp
     compiler/passes/apply_optimizer.cpp
     compiler/passes/channels.cpp

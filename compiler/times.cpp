@@ -1,5 +1,6 @@
-// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last,
-// and kernels marked `late` where they are first read.
+// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last.
+// Where it is first read: what is marked `late`, and in a step that changes parameters what is made of parameters
+// alone, such as a transformed weight, which would take memory from the first phase on.
 #include "times.h"
 
 #include <algorithm>
@@ -70,16 +71,23 @@ static int earliest(const Graph &graph, const Node &node, Space space, const std
     return t;
 }
 
-// A kernel that is to run late does so in its readers' first phase.
+// Moves what is to run late to its readers' first phase, or to the barrier before it.
 static void postpone(const Graph &graph, Times &times) {
+    const bool trains = std::find(times.update.begin(), times.update.end(), true) != times.update.end();
     for (size_t i = graph.nodes.size(); i-- > 0;) {
         const Node &node = graph.nodes[i];
-        if (!node.attrs.has("late")) continue;
+        const bool of_parameters = trains && times.space[i] == Space::tail && times.when[i] < 0;
+        if (!node.attrs.has("late") && !of_parameters) continue;
         int first = times.last;
         for (size_t j = i + 1; j < graph.nodes.size(); j++)
-            for (ValueId v : graph.nodes[j].inputs)
-                if (v == node.outputs[0]) first = std::min(first, times.when[j]);
-        times.when[i] = times.time[size_t(node.outputs[0])] = first;
+            for (ValueId v : graph.nodes[j].inputs) {
+                if (std::find(node.outputs.begin(), node.outputs.end(), v) == node.outputs.end()) continue;
+                const bool behind = of_parameters && (times.space[j] == Space::block || times.space[j] == Space::tile);
+                const bool other_name = of_parameters && times.space[j] == Space::none;
+                first = std::min(first, other_name ? times.when[i] : times.when[j] - behind);
+            }
+        times.when[i] = first;
+        for (ValueId v : node.outputs) times.time[size_t(v)] = first;
     }
 }
 

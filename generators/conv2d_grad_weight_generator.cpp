@@ -1,6 +1,6 @@
 // Generators `conv2d_grad_weight`, for one block, and `conv2d_grad_weight_tiles`, for a tile of output channels over
 // all blocks (kernels.md). dw = sum over lanes and output pixels of x * dy.
-#include "conv2d_gpu.h"
+#include "conv2d_turned.h"
 
 #include <algorithm>
 
@@ -170,7 +170,14 @@ public:
             return;
         }
         set_dense(dw, {q.s, q.r, q.c, q.k, q.groups});
-        const WeightTile tile = choose_tile(q, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes));
+        const Registers registers = registers_of(get_target(), q.lanes);
+        if (is_turned(q, registers)) {
+            const Turned wanted{.vectors = tile_c / q.lanes, .k = tile_k, .pixels = tile_x};
+            const Turned turned = choose_turned(q, wanted, registers);
+            turned_grad_weight(q, turned, gpu::element(x), gpu::element(dy), dw, q.blocks);
+            return;
+        }
+        const WeightTile tile = choose_tile(q, {tile_x, tile_c, tile_k}, registers);
         WeightGradient(q, tile, choose_chunk(q, tile)).define(x, dy, dw, q.blocks);
     }
 };
@@ -202,10 +209,17 @@ public:
             return;
         }
         set_dense(dw, {q.s, q.r, q.c, part.k, 1});
+        if (const int whole = weight_c) dw.dim(3).set_stride(q.s * q.r * whole);
+        const Registers registers = registers_of(get_target(), q.lanes);
         ConvShape model = part;
         model.blocks = 4; // how long a sum is: enough to pay for its end
-        WeightGradient(part, choose_tile(model, {tile_x, tile_c, tile_k}, registers_of(get_target(), q.lanes)))
-            .define(x, dy, dw, blocks);
+        if (is_turned(part, registers)) {
+            const Turned wanted{.vectors = tile_c / q.lanes, .k = tile_k, .pixels = tile_x};
+            const Turned turned = choose_turned(model, wanted, registers);
+            turned_grad_weight(part, turned, gpu::element(x), gpu::element(dy), dw, blocks);
+            return;
+        }
+        WeightGradient(part, choose_tile(model, {tile_x, tile_c, tile_k}, registers)).define(x, dy, dw, blocks);
     }
 };
 
@@ -222,6 +236,19 @@ TuningSpace weight_space(const KernelShape &q) {
     const ConvShape shape = conv_shape(q);
     const int k = q.integer("tile", 0) ? q.integer("tile") : shape.k;
     TuningSpace space;
+    if (is_turned(shape, q.registers)) {
+        std::vector<int> channels = divisors(shape.c / shape.lanes, 4);
+        for (int &vectors : channels) vectors *= shape.lanes;
+        space.knobs = {{"tile_x", divisors(shape.w, 64)},
+                       {"tile_c", channels},
+                       {"tile_k", from_one_to(std::min(k, q.registers.count - 1))}};
+        space.together = {"tile_c", "tile_k"};
+        space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+            const int sums = knob(knobs, "tile_c") / shape.lanes * knob(knobs, "tile_k");
+            return sums == 0 ? "" : refuse_accumulators(sums, shape.c / shape.lanes * k, registers);
+        };
+        return space;
+    }
     space.knobs = {{"tile_x", from_one_to(std::min(shape.s, 8))},
                    {"tile_c", from_one_to(std::min(shape.c, 16))},
                    {"tile_k", from_one_to(std::min(k, 16))}};

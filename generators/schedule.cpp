@@ -72,16 +72,30 @@ int linear_grad_weight_tile(int c, int k) {
     return k;
 }
 
-int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
+// Output channels of which a task reads its planes of dy, of all blocks, for every tile of input channels: they must
+// stay in L2.
+static int64_t outputs_in_l2(const ConvWeightQuery &q) {
     const int64_t l2_share = 256 << 10, tasks = 8;
+    return std::min(l2_share / (4 * q.lanes * q.pixels * q.blocks), q.k / tasks);
+}
+
+bool many_weight_sums(const ConvWeightQuery &q) {
     // A partial sum is summed up over lanes, written, read and merged, which many terms pay for. 800 -> 128 @ 2 in
     // tiles is 2.5 times as fast as in partial sums, 96 -> 208 @ 6 of 3x3 1.7 times; partial sums of 128 -> 256 @ 16,
     // 3x3 of stride 2, are 1.8 times as fast as tiles (AVX2).
     const int64_t few_sums = q.pixels >= 64 ? 16 << 20 : q.pixels * q.pixels << 10;
-    if (4 * q.c * q.k * q.window * q.blocks < few_sums) return 0;
-    // A task reads its planes of dy of all blocks for every tile of input channels: they must stay in L2.
-    const int64_t plane = 4 * q.lanes * q.pixels * q.blocks, fit = std::min(l2_share / plane, q.k / tasks);
-    return fit < 2 ? 0 : largest_divisor(int(q.k), int(fit));
+    return 4 * q.c * q.k * q.window * q.blocks >= few_sums && outputs_in_l2(q) >= 2;
+}
+
+int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
+    const int64_t fit = outputs_in_l2(q);
+    return largest_divisor(int(q.k), fit < 2 ? 8 : int(fit));
+}
+
+int64_t conv2d_grad_weight_inputs(const ConvWeightQuery &q) {
+    const int64_t tasks = 8, most = 64;
+    const int64_t vectors = q.c / q.lanes;
+    return q.lanes * largest_divisor(int(vectors), int(std::clamp(vectors / tasks, int64_t(1), most / q.lanes)));
 }
 
 bool linear_in_tiles(int64_t c, int64_t k) {

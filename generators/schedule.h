@@ -60,13 +60,17 @@ inline int64_t packed_elements(int64_t lanes, int64_t channels) { return lanes *
 // Whether there are results enough to pay for the copy.
 inline bool worth_packing(int64_t results) { return results >= 16; }
 
-// Output channels that make one task of conv2d_grad_weight_tiles, a divisor of k; 0 where a sum for each block is
-// better.
+// Weight gradients of convolutions of one group.
 struct ConvWeightQuery {
     int64_t c, k, window, pixels; // window: r * s; pixels of one output channel
     int64_t lanes, blocks;
 };
+// Whether partial sums for each block would be too many: conv2d_grad_weight_tiles is better.
+bool many_weight_sums(const ConvWeightQuery &query);
+// Channels that make one task of it: output channels, a divisor of k; or input channels, a divisor of c in whole
+// vectors, of which there must be one.
 int64_t conv2d_grad_weight_tile(const ConvWeightQuery &query);
+int64_t conv2d_grad_weight_inputs(const ConvWeightQuery &query);
 
 // Width of the vectors along a dense dimension: at most `lanes`, a power of two, or all of an extent below 4.
 int vector_width(int extent, int lanes);

@@ -150,10 +150,16 @@ class WinogradWeight : public Halide::Generator<WinogradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, k{"k", 1}, r{"r", 3}, m{"m", 4}, tile_k{"tile_k", 1},
         channel_tiles{"channel_tiles", 1}, channel_blocks{"channel_blocks", 1};
-    GeneratorParam<int> weight_k{"weight_k", 0}; // channels of the whole weight, where k are some of them
+    // A call makes one part of u: one of several channel blocks, or of so many channel tiles of the only block.
+    GeneratorParam<bool> in_parts{"in_parts", false};
+    GeneratorParam<int> of_tiles{"of_tiles", 0};
     GeneratorParam<bool> flip{"flip", false};
     Input<Buffer<float, 4>> weight{"weight"};
     Output<Buffer<float, 4>> u{"u"};
+
+    void configure() {
+        if (in_parts) part_ = add_input<int>("part");
+    }
 
     void generate() {
         refuse_gpu(get_target());
@@ -164,11 +170,15 @@ public:
             set_dense(weight, {window, window, k, c});
         else
             set_dense(weight, {window, window, c, k});
-        if (const int whole = weight_k; flip && whole) weight.dim(3).set_stride(window * window * whole);
         set_dense(u, {tile * c, tiles, t * t, blocks});
+        if (const int whole = of_tiles) {
+            u.dim(2).set_stride(tile * c * whole);
+            u.dim(3).set_stride(tile * c * whole * t * t);
+        }
         Var kt("kt"), p("p"), kb("kb"), px("px"), i("i"), e("e"), eo("eo"), ei("ei"), j("j");
         // What one channel tile reads for one point is contiguous: e counts pairs of channels in that order.
-        Expr channel = min((kb * tiles + kt) * tile + e % tile, k - 1), from = e / tile;
+        Expr channel_tile = (part_ ? Expr(*part_) + kb : Expr(kb)) * tiles + kt;
+        Expr channel = clamp(channel_tile * tile + e % tile, 0, k - 1), from = e / tile;
         Func taps("taps"), rows("rows"), both("both");
         taps(e, j, i, kt, kb) =
             flip ? weight(window - 1 - j, window - 1 - i, channel, from) : weight(j, i, from, channel);
@@ -187,6 +197,9 @@ public:
         for (Func f : {taps, rows, both})
             f.compute_at(out, eo).bound_extent(e, step).vectorize(e, width).unroll(e).unroll(f.args()[1]).unroll(i);
     }
+
+private:
+    Halide::GeneratorInput<int> *part_ = nullptr;
 };
 
 } // namespace cryolite

@@ -12,6 +12,7 @@ std::string case_text(const OpDef &op, const Case &c) {
     for (const ValueType &input : c.inputs) result += " " + input.shape.text();
     for (const auto &[name, value] : c.attrs.map) {
         if (const auto *number = std::get_if<int64_t>(&value)) result += " " + name + "=" + std::to_string(*number);
+        if (const auto *flag = std::get_if<bool>(&value)) result += " " + name + (*flag ? "=true" : "=false");
     }
     return result;
 }

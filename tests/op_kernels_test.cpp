@@ -75,7 +75,7 @@ protected:
     // On devices all with 8 lanes; with 32 the schedules are the same but for what is beside the lanes in a warp.
     std::vector<Case> cases(const OpDef &op) const {
         if (!on_device()) return op.cases();
-        return options().lanes == 32 ? some_of(cases_on_device(op), 1) : cases_on_device(op);
+        return some_of(cases_on_device(op), options().lanes == 32 ? 1 : 3);
     }
     KernelOptions options() const {
         return on_device() ? device_options(GetParam()) : KernelOptions{.target = GetParam()};

@@ -244,7 +244,7 @@ struct Runner {
     void call(const Node &node, const Kernel &kernel, cryo_kernel function, int64_t block, int64_t tile) {
         Guarded scratch{size_t(kernel.scratch)};
         std::fill_n(scratch.data(), kernel.scratch, to_bits(std::numeric_limits<float>::quiet_NaN()));
-        int32_t batch = int32_t(inputs.batch), index = int32_t(std::max<int64_t>(block, 0));
+        int32_t batch = int32_t(inputs.batch), index = int32_t(std::max<int64_t>(block, 0)), part = int32_t(tile);
         bool last = block == blocks() - 1;
         int32_t valid = int32_t(last ? inputs.batch - block * context.lanes : context.lanes);
         std::vector<cryo_buffer> buffers(kernel.args.size());
@@ -255,6 +255,7 @@ struct Runner {
             if (arg.kind == KernelArg::batch) argv.push_back(&batch);
             if (arg.kind == KernelArg::valid) argv.push_back(&valid);
             if (arg.kind == KernelArg::block) argv.push_back(&index);
+            if (arg.kind == KernelArg::tile) argv.push_back(&part);
             if (arg.kind == KernelArg::scratch) {
                 dims[a].push_back({0, int32_t(kernel.scratch), 1, 0});
                 buffers[a] = {};

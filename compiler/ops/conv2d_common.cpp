@@ -74,6 +74,18 @@ void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape 
     kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
 }
 
+Tensor swapped(const Tensor &weight) {
+    const std::vector<int64_t> &from = weight.shape;
+    Tensor result{.shape = {from[1], from[0], from[2], from[3]}, .data = {}};
+    const int64_t window = from[2] * from[3];
+    for (int64_t c = 0; c < from[1]; c++)
+        for (int64_t k = 0; k < from[0]; k++) {
+            auto taps = weight.data.begin() + (k * from[1] + c) * window;
+            result.data.insert(result.data.end(), taps, taps + window);
+        }
+    return result;
+}
+
 bool skips_pixels(const Shape &w, const Node &n, const KernelContext &context) {
     return w[2] * w[3] == 1 && n.attrs.integer("stride") > 1 && n.attrs.integer("padding") == 0 && !context.device &&
            !context.vector;
@@ -97,10 +109,13 @@ static const ConvCase conv_cases[] = {
     {"[n,3,1,1]", "[2,3,1,1]", "[n,2,1,1]", 1, 0},
     {"[n,1,1,1]", "[1,1,3,3]", "[n,1,1,1]", 1, 1}, // padding > image
     {"[n,1,1,1]", "[4,1,1,1]", "[n,4,3,3]", 1, 1},
-    {"[n,2,2,2]", "[3,2,1,1]", "[n,3,3,3]", 3, 3},           // padding >= window
-    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},           // window not square
-    {"[n,3,17,19]", "[7,3,7,7]", "[n,7,9,10]", 2, 3, true},  // a first layer
-    {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true}, // primes
+    {"[n,2,2,2]", "[3,2,1,1]", "[n,3,3,3]", 3, 3},               // padding >= window
+    {"[n,2,4,5]", "[2,2,1,3]", "[n,2,4,3]", 1, 0},               // window not square
+    {"[n,3,17,19]", "[7,3,7,7]", "[n,7,9,10]", 2, 3, true},      // a first layer
+    {"[n,67,3,5]", "[13,67,1,1]", "[n,13,3,5]", 1, 0, true},     // primes
+    {"[n,16,3,3]", "[5,16,1,1]", "[n,5,3,3]", 1, 0},             // whole vectors of channels,
+    {"[n,48,20,20]", "[67,48,1,1]", "[n,67,20,20]", 1, 0, true}, // of many pixels,
+    {"[n,128,2,2]", "[300,128,1,1]", "[n,300,2,2]", 1, 0, true}, // and of many results
     {"[n,32,14,14]", "[32,32,3,3]", "[n,32,14,14]", 1, 1, true},
     {"[n,1,23,23]", "[4,1,11,11]", "[n,4,4,4]", 4, 0, true},
     {"[n,4,4,5]", "[6,2,3,3]", "[n,6,4,5]", 1, 1, false, 2},

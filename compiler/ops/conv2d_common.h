@@ -38,6 +38,9 @@ bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &we
 void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &weight, const Node &node,
                  const KernelContext &context);
 
+// [k,c,r,s] as [c,k,r,s], and back.
+Tensor swapped(const Tensor &weight);
+
 // A window of one pixel that moves in strides sees an image of fewer pixels. On a processor that is made first: kernels
 // then find their pixels side by side.
 bool skips_pixels(const Shape &weight, const Node &node, const KernelContext &context);

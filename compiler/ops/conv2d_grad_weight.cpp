@@ -14,20 +14,19 @@ static Shape weight_shape(const Graph &g, const Node &n) {
                  n.attrs.integer("s")};
 }
 static std::vector<ValueType> infer(const Graph &g, const Node &n) { return {{weight_shape(g, n), Type::f32}}; }
-static int64_t weight_tile(const Shape &w, const Shape &y, const Node &n, const KernelContext &context) {
-    if (groups(n) > 1) return 0;
-    // On a device one launch has all tiles: where these are enough to fill it, no partial sums are written.
-    if (context.device) return w[0] * w[1] * w[2] >= 1 << 14 ? w[0] : 0;
-    return conv2d_grad_weight_tile({.c = w[1],
-                                    .k = w[0],
-                                    .window = w[2] * w[3],
-                                    .pixels = y[2] * y[3],
-                                    .lanes = context.lanes,
-                                    .blocks = context.max_blocks()});
+static ConvWeightQuery query(const Shape &w, const Shape &y, const KernelContext &context) {
+    return {.c = w[1],
+            .k = w[0],
+            .window = w[2] * w[3],
+            .pixels = y[2] * y[3],
+            .lanes = context.lanes,
+            .blocks = context.max_blocks()};
 }
 // Partial sums are made in the phase that makes dy, tiles in one after it.
 static bool in_tiles(const Shape &x, const Shape &w, const Shape &y, const Node &n, const KernelContext &context) {
-    const bool usual = weight_tile(w, y, n, context) != 0;
+    // On a device one launch has all tiles: where these are enough to fill it, no partial sums are written.
+    const bool usual =
+        groups(n) == 1 && (context.device ? w[0] * w[1] * w[2] >= 1 << 14 : many_weight_sums(query(w, y, context)));
     if (groups(n) > 1 || context.device) return usual;
     std::string about = "blocks=" + text(context.max_blocks()) + " lanes=" + text(context.lanes);
     for (auto &[name, value] : parameters(x, w, n)) about += " " + name + "=" + value;
@@ -76,30 +75,30 @@ static Kernel kernel_partial(const Graph &g, const Node &n, const KernelContext 
 }
 static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape w = weight_shape(g, n), &y = g.shape(n.inputs[1]);
-    // A graph may ask for tiles where they are not worth it.
-    const int64_t tile =
-        context.device ? w[0] : std::max(weight_tile(w, y, n, context), int64_t(largest_divisor(int(w[0]), 8)));
     auto all_blocks = [&](int input) {
         KernelArg arg = image_arg(input_arg(g, n, input, context), w, n);
         arg.extents.pop_back();
         arg.all_blocks = true;
         return arg;
     };
-    KernelArg x = all_blocks(0), dy = all_blocks(1);
-    dy.extents[3] = tile;
-    dy.tile_stride = dy.extents[0] * dy.extents[1] * dy.extents[2] * tile;
     Kernel kernel{.generator = "conv2d_grad_weight_tiles",
                   .parameters = parameters(g.shape(n.inputs[0]), w, n),
                   .args = {{.kind = KernelArg::batch, .extents = {}},
-                           x,
-                           dy,
-                           {.kind = KernelArg::output,
-                            .index = 0,
-                            .extents = {w[3], w[2], w[1], tile, 1},
-                            .tile_stride = w[3] * w[2] * w[1] * tile}},
-                  .tiles = w[0] / tile,
-                  .flops = flops(w, y, context) * double(tile * context.max_blocks()) / double(w[0])};
-    kernel.parameters["tile"] = text(tile);
+                           all_blocks(0),
+                           all_blocks(1),
+                           {.kind = KernelArg::output, .index = 0, .extents = {w[3], w[2], w[1], w[0], 1}}},
+                  .flops = flops(w, y, context) * double(context.max_blocks())};
+    // Where vectors hold input channels, tiles are of these, so that what is turned is turned once.
+    const bool of_inputs = !context.device && by_pixels(w, n) && w[1] % context.lanes == 0;
+    const int64_t tile = context.device ? w[0]
+                         : of_inputs    ? conv2d_grad_weight_inputs(query(w, y, context))
+                                        : conv2d_grad_weight_tile(query(w, y, context));
+    kernel.tiles = w[of_inputs ? 1 : 0] / tile;
+    kernel.flops /= double(kernel.tiles);
+    cut(kernel.args[of_inputs ? 1 : 2], 3, kernel.tiles);
+    cut(kernel.args[3], of_inputs ? 2 : 3, kernel.tiles);
+    kernel.parameters[of_inputs ? "c" : "tile"] = text(tile);
+    if (of_inputs) kernel.parameters["weight_c"] = text(w[1]);
     return kernel;
 }
 

@@ -50,16 +50,17 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
                                  {"channel_blocks", text(u[0])},
                                  {"flip", flip ? "true" : "false"}},
                   .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, c, tiles, u)}};
-    // All threads share a large one: a task a channel block, where those are full.
+    // All threads share a large one: a task a channel block, or a channel tile where there is one block.
     const int64_t few = 1 << 15;
-    if (u[0] > 1 && u[0] * tiles * tile_k == k && u.elements() > few) {
-        kernel.tiles = u[0];
+    if (u.elements() > few && u[0] * tiles > 1) {
+        const bool by_tile = u[0] == 1;
+        kernel.tiles = by_tile ? tiles : u[0];
         kernel.at_barrier = true;
-        kernel.parameters["k"] = text(k / u[0]);
-        kernel.parameters["channel_blocks"] = "1";
-        if (flip) kernel.parameters["weight_k"] = text(k);
-        cut(kernel.args[0], flip ? 2 : 3, u[0]);
-        cut(kernel.args[1], 3, u[0]);
+        kernel.parameters["in_parts"] = "true";
+        if (by_tile) kernel.parameters["of_tiles"] = text(tiles);
+        kernel.parameters[by_tile ? "channel_tiles" : "channel_blocks"] = "1";
+        cut(kernel.args[1], by_tile ? 1 : 3, kernel.tiles);
+        kernel.args.insert(kernel.args.begin() + 1, {.kind = KernelArg::tile, .extents = {}});
     }
     return kernel;
 }
