@@ -45,6 +45,13 @@ WeightTile choose_tile(const ConvShape &q, const WeightTile &wanted, const Regis
     return best;
 }
 
+// What the same parameters ask of a turned gradient: tile_c, or tile_k where dy is turned, in whole vectors, and tile_x
+// for pixels of a chunk of x, or for window columns.
+Turned turned_of(const ConvShape &q, int tile_x, int tile_c, int tile_k) {
+    if (turns_x(q)) return {.vectors = tile_c / q.lanes, .other = tile_k, .s = 1, .columns = tile_x ? tile_x : 0};
+    return {.vectors = tile_k / q.lanes, .other = tile_c, .s = tile_x, .columns = 0};
+}
+
 // First index of tile i of size `tile`, the last of which overlaps the one before.
 Expr base(const Expr &i, int tile, int extent) { return extent % tile ? min(i * tile, extent - tile) : i * tile; }
 
@@ -172,8 +179,7 @@ public:
         set_dense(dw, {q.s, q.r, q.c, q.k, q.groups});
         const Registers registers = registers_of(get_target(), q.lanes);
         if (is_turned(q, registers)) {
-            const Turned wanted{.vectors = tile_c / q.lanes, .k = tile_k, .pixels = tile_x};
-            const Turned turned = choose_turned(q, wanted, registers);
+            const Turned turned = choose_turned(q, turned_of(q, tile_x, tile_c, tile_k), registers);
             turned_grad_weight(q, turned, gpu::element(x), gpu::element(dy), dw, q.blocks);
             return;
         }
@@ -214,8 +220,7 @@ public:
         ConvShape model = part;
         model.blocks = 4; // how long a sum is: enough to pay for its end
         if (is_turned(part, registers)) {
-            const Turned wanted{.vectors = tile_c / q.lanes, .k = tile_k, .pixels = tile_x};
-            const Turned turned = choose_turned(model, wanted, registers);
+            const Turned turned = choose_turned(model, turned_of(q, tile_x, tile_c, tile_k), registers);
             turned_grad_weight(part, turned, gpu::element(x), gpu::element(dy), dw, blocks);
             return;
         }
@@ -233,19 +238,24 @@ namespace {
 using namespace cryolite;
 
 TuningSpace weight_space(const KernelShape &q) {
-    const ConvShape shape = conv_shape(q);
-    const int k = q.integer("tile", 0) ? q.integer("tile") : shape.k;
+    ConvShape shape = conv_shape(q);
+    if (const int tile = q.integer("tile", 0)) shape.k = tile;
+    const int k = shape.k;
     TuningSpace space;
     if (is_turned(shape, q.registers)) {
-        std::vector<int> channels = divisors(shape.c / shape.lanes, 4);
+        const bool of_x = turns_x(shape);
+        std::vector<int> channels = divisors((of_x ? shape.c : k) / shape.lanes, 4);
         for (int &vectors : channels) vectors *= shape.lanes;
-        space.knobs = {{"tile_x", divisors(shape.w, 64)},
-                       {"tile_c", channels},
-                       {"tile_k", from_one_to(std::min(k, q.registers.count - 1))}};
+        const std::vector<int> others = from_one_to(std::min(of_x ? k : shape.c, q.registers.count - 1));
+        space.knobs = {{"tile_x", of_x ? divisors(shape.w, 64) : from_one_to(std::min(shape.s, 8))},
+                       {"tile_c", of_x ? channels : others},
+                       {"tile_k", of_x ? others : channels}};
         space.together = {"tile_c", "tile_k"};
+        if (!of_x) space.together.insert(space.together.begin(), "tile_x");
         space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
-            const int sums = knob(knobs, "tile_c") / shape.lanes * knob(knobs, "tile_k");
-            return sums == 0 ? "" : refuse_accumulators(sums, shape.c / shape.lanes * k, registers);
+            const int columns = of_x ? 1 : knob(knobs, "tile_x");
+            const int sums = columns * knob(knobs, "tile_c") * knob(knobs, "tile_k") / shape.lanes;
+            return sums == 0 ? "" : refuse_accumulators(sums, shape.s * shape.c * k / shape.lanes, registers);
         };
         return space;
     }

@@ -1,118 +1,238 @@
-// Tiles and schedule of turned weight gradients (conv2d_turned.h). Beside sums over lanes at the end of each register
+// Tiles and schedules of turned weight gradients (conv2d_turned.h). Beside sums over lanes at the end of each register
 // tile, AVX2, Zen 3, in turns, one block a call: 256 -> 128 of 256 pixels 1.5 times as fast, 64 -> 256 of 784 1.6, 256
-// -> 1024 of 49 1.1, 832 -> 32 of 9 2.1, 512 -> 128 of 4 3.3, 24 -> 144 of 576 1.8; 480 -> 16 of 36 0.9.
+// -> 1024 of 49 1.1, 832 -> 32 of 9 2.1, 512 -> 128 of 4 3.3, 24 -> 144 of 576 1.8; 480 -> 16 of 36 0.9. 5x5 6 -> 16 @
+// 12 1.3. 3x3 padded 512 -> 512 @ 4 2.7, 192 -> 384 @ 3 3.8, 64 -> 64 @ 28 1.2; of stride 2 256 -> 256 @ 14 1.4, 512 ->
+// 512 @ 7 2.5, 64 -> 128 @ 32 1.4. 7x7 of stride 2 3 -> 64 @ 112 1.7.
 #include "conv2d_turned.h"
 
 #include <algorithm>
 
 namespace cryolite {
-using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Var, Halide::VarOrRVar;
+using Halide::Expr, Halide::Func, Halide::LoopLevel, Halide::RDom, Halide::TailStrategy, Halide::Var, Halide::VarOrRVar;
+
+// The turned vectors of a chunk, and the sums of a tile of turned channels; both on the stack. A pass's dy.
+constexpr int turned_share = 16 << 10, sums_share = 16 << 10, l2_share = 256 << 10;
+
+bool turns_x(const ConvShape &q) { return q.h == 1 && q.r * q.s == 1 && q.stride == 1 && q.padding == 0; }
 
 bool is_turned(const ConvShape &q, const Registers &registers) {
-    return registers.count < 32 && q.h == 1 && q.r * q.s == 1 && q.stride == 1 && q.padding == 0 && q.groups == 1 &&
-           q.c % q.lanes == 0;
+    // A vector costs to turn what two or three multiply-adds cost: 3 -> 64 @ 32 of 3x3 took 1.4 times as long. Sums of
+    // a large window leave room for few channels: 16 -> 16 @ 20 of 11x11 1.3 times.
+    const int uses = turns_x(q) ? q.k : q.c * q.r * q.s, enough = turns_x(q) ? 16 : 64, large = 49;
+    return registers.count < 32 && q.groups == 1 && (turns_x(q) ? q.c : q.k) % q.lanes == 0 && uses >= enough &&
+           q.r * q.s <= large && largest_divisor(q.wo(), 64) >= std::min(8, q.wo());
 }
 
+namespace {
+
+// Balanced passes over n, each whole tiles that fit.
+int pass_of(int n, int fit, int tile) {
+    const int most = std::max(1, fit / tile) * tile;
+    return ceil_div(ceil_div(n, ceil_div(n, most)), tile) * tile;
+}
+
+// A chunk's pixels, and what a register tile costs, for each useful multiply-add.
+double consider(const ConvShape &q, Turned &t, int most_columns) {
+    const int room = std::max(1, turned_share / (4 * q.lanes * q.lanes * t.vectors));
+    t.columns = largest_divisor(q.wo(), most_columns ? std::min(most_columns, room) : room);
+    t.rows = t.columns == q.wo() ? largest_divisor(q.ho(), std::max(1, room / t.columns)) : 1;
+    const int others = turns_x(q) ? q.k : q.c, sums = t.s * t.other;
+    const double waste = double(ceil_div(q.s, t.s) * t.s) / q.s * (ceil_div(others, t.other) * t.other) / others;
+    const TileQuery query{
+        .x = t.vectors, .c = sums, .steps = t.columns * t.rows * q.lanes, .x_cycles = 0.5, .c_cycles = 0.1};
+    return waste * tile_cost(query, {t.vectors, sums});
+}
+
+} // namespace
+
 Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &registers) {
-    // On the stack, each: the turned vectors of a chunk, and the sums of a tile of input channels.
-    constexpr int l1_share = 16 << 10, l2_share = 256 << 10, few_outputs = 64;
+    const int most = registers.accumulators(), all = (turns_x(q) ? q.c : q.k) / q.lanes;
+    const int others = turns_x(q) ? q.k : q.c;
     Turned t;
-    const int most = registers.accumulators(), all = q.c / q.lanes;
-    double best = 0;
-    auto consider = [&](int vectors, int k) {
-        const int room = std::max(1, l1_share / (4 * q.lanes * q.lanes * vectors));
-        const int pixels = largest_divisor(q.w, wanted.pixels ? std::min(wanted.pixels, room) : room);
-        const TileQuery query{.x = all, .c = q.k, .steps = pixels * q.lanes, .x_cycles = 0.5, .c_cycles = 0.1};
-        const double cost = tile_cost(query, {vectors, k});
-        if (best == 0 || cost < best) best = cost, t = {.vectors = vectors, .k = k, .pixels = pixels};
-    };
-    if (wanted.vectors && wanted.k) {
-        consider(largest_divisor(all, wanted.vectors), std::min(q.k, wanted.k));
+    if (wanted.vectors && wanted.other && wanted.s) {
+        t.vectors = largest_divisor(all, wanted.vectors);
+        t.other = std::min({others, wanted.other, std::max(1, sums_share / (4 * q.lanes * t.vectors * q.r * q.s))});
+        t.s = std::min(q.s, wanted.s);
+        consider(q, t, wanted.columns);
     } else {
+        double best = 0;
         for (int vectors = 1; vectors <= std::min(all, most); vectors++)
-            for (int k = 1; all % vectors == 0 && k <= std::min(q.k, most / vectors); k++) consider(vectors, k);
+            for (int s = 1; all % vectors == 0 && s <= std::min(q.s, most / vectors); s++)
+                for (int other = 1; other <= std::min(others, most / (vectors * s)); other++) {
+                    if (4 * q.lanes * vectors * q.r * q.s * other > sums_share) continue;
+                    Turned tile{.vectors = vectors, .other = other, .s = s};
+                    const double cost = consider(q, tile, wanted.columns);
+                    if (best == 0 || cost < best) best = cost, t = tile;
+                }
     }
-    const int plane = 4 * q.lanes * q.w * q.blocks;
-    t.whole = l2_share / plane >= std::min(few_outputs, q.k);
-    int fit = l2_share / (t.whole ? plane : 4 * q.lanes * t.pixels);
-    if (t.whole) fit = std::min(fit, l1_share / (4 * q.lanes * t.vectors));
-    const int passes = ceil_div(q.k, std::max(fit, t.k));
-    t.outputs = ceil_div(ceil_div(q.k, passes), t.k) * t.k;
+    const int few = 64, plane = 4 * q.lanes * q.wo() * q.ho() * q.blocks; // of dy
+    t.whole = !turns_x(q) || l2_share / plane >= std::min(few, q.k);
+    int fit = sums_share / (4 * q.lanes * t.vectors * q.r * q.s);
+    if (!t.whole) fit = l2_share / (4 * q.lanes * t.columns);
+    if (t.whole && turns_x(q)) fit = std::min(fit, l2_share / plane);
+    t.others = pass_of(others, fit, t.other);
     return t;
 }
 
 namespace {
 
-class TurnedGradient {
+// turned(c, l, ...) = from(l, c, ...), for `channels` of them at `level`: by half vectors, so that the shuffles stay
+// within two registers.
+class Turn {
 public:
-    TurnedGradient(const ConvShape &q, const Turned &t) : q(q), t(t) {}
+    // The arguments of turned are c, l and those of the pixels.
+    Turn(const std::string &name, const Var &c, const Var &l, const std::vector<Var> &pixels, const Expr &value)
+        : turned(name), c_(c), l_(l) {
+        std::vector<Var> by_lane{l, c}, by_channel{c, l};
+        for (std::vector<Var> *args : {&by_lane, &by_channel}) args->insert(args->end(), pixels.begin(), pixels.end());
+        part_(by_lane) = value;
+        flipped_(by_channel) = part_(std::vector<Expr>(by_lane.begin(), by_lane.end()));
+        turned(by_channel) = flipped_(std::vector<Expr>(by_channel.begin(), by_channel.end()));
+    }
+
+    void schedule(const LoopLevel &level, int lanes, int channels) {
+        Var co("co"), cv("cv"), lo("lo"), li("li");
+        const std::vector<Var> args = turned.args();
+        std::vector<VarOrRVar> loops{cv, li, lo};
+        loops.insert(loops.end(), args.begin() + 2, args.end());
+        loops.push_back(co);
+        turned.compute_at(level).bound_extent(c_, channels).split(c_, co, cv, lanes, TailStrategy::RoundUp);
+        turned.split(l_, lo, li, std::max(1, lanes / 2), TailStrategy::RoundUp).reorder(loops);
+        turned.vectorize(cv).unroll(li).never_partition_all().store_in(Halide::MemoryType::Stack);
+        flipped_.compute_at(turned, lo).vectorize(c_).vectorize(l_);
+        part_.compute_at(turned, lo).vectorize(l_).unroll(c_);
+    }
+
+    Func turned;
+
+private:
+    Func part_{"part"}, flipped_{"flipped"};
+    Var c_, l_;
+};
+
+struct Vars {
+    Var l{"l"}, c{"c"}, k{"k"}, s{"s"}, r{"r"}, g{"g"};
+    Var px{"px"}, py{"py"}, jx{"jx"}, jy{"jy"}, z{"z"}; // pixel of a chunk, chunk, block
+    Var io{"io"}, ii{"ii"}, iv{"iv"}, il{"il"}, kc{"kc"}, kr{"kr"}, ko{"ko"}, ki{"ki"}, so{"so"}, si{"si"};
+};
+
+// Of one pixel. Output channels pass inside input channels, whose vectors stay in L1 meanwhile.
+class TurnedX : Vars {
+public:
+    TurnedX(const ConvShape &q, const Turned &t) : q(q), t(t) {}
 
     void define(const gpu::At &x, const gpu::At &dy, Func dw, const Expr &blocks) {
-        part(l, c, p, j, z) = x({l, j * t.pixels + p, 0, c, z});
-        flipped(c, l, p, j, z) = part(l, c, p, j, z);
-        turned(c, l, p, j, z) = flipped(c, l, p, j, z);
-        n = RDom(0, q.lanes, 0, t.pixels);
-        sum(c, k, j, z) = nothing();
-        sum(c, k, j, z) += turned(c, n.x, n.y, j, z) * dy({n.x, j * t.pixels + n.y, 0, min(k, q.k - 1), z});
-        parts = RDom(0, q.w / t.pixels, 0, blocks);
+        Turn turn("turned", c, l, {px, jx, z}, x({l, jx * t.columns + px, 0, c, z}));
+        n = RDom(0, q.lanes, 0, t.columns);
+        sum(c, k, jx, z) = nothing();
+        sum(c, k, jx, z) += turn.turned(c, n.x, n.y, jx, z) * dy({n.x, jx * t.columns + n.y, 0, min(k, q.k - 1), z});
+        RDom parts(0, q.w / t.columns, 0, blocks);
         if (t.whole) {
-            total(c, k) = 0.f;
+            Func total("total");
+            total(c, k) = nothing();
             total(c, k) += sum(c, k, parts.x, parts.y);
             dw(s, r, c, k, g) = total(c, k);
-            dw.split(c, io, ii, channels()).split(k, kc, kr, t.outputs, TailStrategy::GuardWithIf);
+            dw.split(c, io, ii, channels()).split(k, kc, kr, t.others, TailStrategy::GuardWithIf);
             dw.reorder(ii, kr, io, kc, s, r, g).vectorize(ii, q.lanes).never_partition_all();
-            total.compute_at(dw, io).bound_extent(c, channels()).bound_extent(k, t.outputs).vectorize(c, q.lanes);
-            schedule(total, {parts.x, parts.y}, parts.x);
+            total.compute_at(dw, io).bound_extent(c, channels()).bound_extent(k, t.others).vectorize(c, q.lanes);
+            schedule(total, {parts.x, parts.y});
+            turn.schedule(LoopLevel(total, parts.x), q.lanes, channels());
         } else {
-            dw(s, r, c, k, g) = 0.f;
+            dw(s, r, c, k, g) = nothing();
             dw(s, r, c, k, g) += sum(c, k, parts.x, parts.y);
             dw.vectorize(c, q.lanes);
-            dw.update().split(k, kc, k, t.outputs, TailStrategy::GuardWithIf);
-            schedule(dw, {parts.x, parts.y, kc, s, r, g}, io);
+            dw.update().split(k, kc, k, t.others, TailStrategy::GuardWithIf);
+            schedule(dw, {parts.x, parts.y, kc, s, r, g});
+            turn.schedule(LoopLevel(dw, io), q.lanes, channels());
         }
     }
 
 private:
     int channels() const { return t.vectors * q.lanes; }
 
-    // to: what sums are added to, register tile by register tile; outer: the loops around these; loop: the one in which
-    // x is turned. Output channels are inside input channels, whose vectors stay in L1 meanwhile.
-    void schedule(Func to, const std::vector<VarOrRVar> &outer, const VarOrRVar &loop) {
+    // to: what sums are added to, register tile by register tile; outer: the loops around these.
+    void schedule(Func to, const std::vector<VarOrRVar> &outer) {
         Halide::Stage update = to.update();
         update.split(c, io, ii, channels()).split(ii, iv, il, q.lanes);
-        update.split(k, ko, ki, t.k, TailStrategy::GuardWithIf);
+        update.split(k, ko, ki, t.other, TailStrategy::GuardWithIf);
         std::vector<VarOrRVar> loops{il, iv, ki, ko, io};
         loops.insert(loops.end(), outer.begin(), outer.end());
         update.reorder(loops).vectorize(il).unroll(iv).unroll(ki).never_partition_all();
-        sum.compute_at(to, ko).bound_extent(c, channels()).bound_extent(k, t.k);
+        sum.compute_at(to, ko).bound_extent(c, channels()).bound_extent(k, t.other);
         sum.vectorize(c, q.lanes).unroll(c).unroll(k);
         sum.update().reorder(c, k, n.x, n.y).vectorize(c, q.lanes).unroll(c).unroll(k).unroll(n.x, 2);
         sum.update().never_partition_all();
-
-        // By half vectors, so that the shuffles stay within two registers.
-        Var co("co"), cv("cv"), lo("lo"), li("li");
-        turned.compute_at(Halide::LoopLevel(to, loop))
-            .bound_extent(c, channels())
-            .split(c, co, cv, q.lanes, TailStrategy::RoundUp);
-        turned.split(l, lo, li, std::max(1, q.lanes / 2), TailStrategy::RoundUp).reorder(cv, li, lo, p, co);
-        turned.vectorize(cv).unroll(li).never_partition_all();
-        flipped.compute_at(turned, lo).vectorize(c).vectorize(l);
-        part.compute_at(turned, lo).vectorize(l).unroll(c);
     }
 
     ConvShape q;
     Turned t;
-    Var l{"l"}, c{"c"}, k{"k"}, p{"p"}, j{"j"}, z{"z"}, s{"s"}, r{"r"}, g{"g"}; // p: pixel of chunk j, z: block
-    Var io{"io"}, ii{"ii"}, iv{"iv"}, il{"il"}, kc{"kc"}, kr{"kr"}, ko{"ko"}, ki{"ki"};
-    Func part{"part"}, flipped{"flipped"}, turned{"turned"}, sum{"sum"}, total{"total"};
-    RDom n, parts; // lanes and pixels of a chunk; chunks and blocks
+    Func sum{"sum"};
+    RDom n; // lanes, pixels of a chunk
+};
+
+// Of larger windows. The sums of a tile of output channels are finished in all chunks before they are turned back.
+class TurnedDy : Vars {
+public:
+    TurnedDy(const ConvShape &q, const Turned &t) : q(q), t(t) {}
+
+    void define(const gpu::At &x, const gpu::At &dy, Func dw, const Expr &blocks) {
+        const int channels = t.vectors * q.lanes;
+        Turn turn("turned", k, l, {px, py, jx, jy, z}, dy({l, jx * t.columns + px, jy * t.rows + py, k, z}));
+        RDom n(0, q.lanes, 0, t.columns, 0, t.rows); // lanes, pixels of a chunk
+        RDom parts(0, q.wo() / t.columns, 0, q.ho() / t.rows, 0, blocks);
+        Expr column = (jx * t.columns + n.y) * q.stride + min(s, q.s - 1) - q.padding;
+        Expr row = (jy * t.rows + n.z) * q.stride + r - q.padding, input = min(c, q.c - 1), value;
+        if (q.padding) {
+            Expr inside = within(column, q.w);
+            // Rows outside are skipped. A domain of one row would be folded into the bounds of r.
+            if (t.rows > 1)
+                n.where(within(row, q.h));
+            else if (q.ho() > 1)
+                parts.where(within(parts.y * q.stride + r - q.padding, q.h));
+            else
+                inside = within(row, q.h) && inside;
+            value = select(inside, likely(x({n.x, inner_clamp(column, q.w), clamp(row, 0, q.h - 1), input, z})), 0.f);
+        } else {
+            value = x({n.x, column, row, input, z});
+        }
+        Func sum("sum"), total("total");
+        sum(k, s, r, c, jx, jy, z) = nothing();
+        sum(k, s, r, c, jx, jy, z) += turn.turned(k, n.x, n.y, n.z, jx, jy, z) * value;
+        total(k, s, r, c) = nothing();
+        total(k, s, r, c) += sum(k, s, r, c, parts.x, parts.y, parts.z);
+        dw(s, r, c, k, g) = total(k, s, r, c);
+
+        Var cc("cc"), ci("ci"), co("co");
+        dw.split(k, ko, ki, channels).split(c, cc, ci, t.others, TailStrategy::GuardWithIf);
+        dw.reorder(s, r, ci, ki, cc, ko, g).never_partition_all();
+        total.compute_at(dw, cc).bound_extent(k, channels).bound_extent(c, t.others).vectorize(k, q.lanes);
+        total.store_in(Halide::MemoryType::Stack);
+        Halide::Stage update = total.update();
+        update.split(k, iv, il, q.lanes).split(s, so, si, t.s, TailStrategy::GuardWithIf);
+        update.split(c, co, ci, t.other, TailStrategy::GuardWithIf);
+        update.reorder(il, iv, si, ci, so, r, co, parts.x, parts.y, parts.z).never_partition_all();
+        update.vectorize(il).unroll(iv).unroll(si).unroll(ci);
+        sum.compute_at(total, so).bound_extent(k, channels).bound_extent(s, t.s);
+        sum.bound_extent(r, 1).bound_extent(c, t.other).vectorize(k, q.lanes).unroll(k).unroll(s).unroll(c);
+        sum.update().reorder(k, s, c, n.x, n.y, n.z).vectorize(k, q.lanes).unroll(k).unroll(s).unroll(c);
+        sum.update().unroll(n.x, 2).never_partition_all();
+        if (q.padding) sum.update().partition(n.y, Halide::Partition::Auto);
+        turn.schedule(LoopLevel(total, parts.x), q.lanes, channels);
+    }
+
+private:
+    ConvShape q;
+    Turned t;
 };
 
 } // namespace
 
-void turned_grad_weight(const ConvShape &shape, const Turned &tile, const gpu::At &x, const gpu::At &dy, Func dw,
+void turned_grad_weight(const ConvShape &q, const Turned &t, const gpu::At &x, const gpu::At &dy, Func dw,
                         const Expr &blocks) {
-    TurnedGradient(shape, tile).define(x, dy, std::move(dw), blocks);
+    if (turns_x(q))
+        TurnedX(q, t).define(x, dy, std::move(dw), blocks);
+    else
+        TurnedDy(q, t).define(x, dy, std::move(dw), blocks);
 }
 
 } // namespace cryolite

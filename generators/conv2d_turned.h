@@ -1,27 +1,30 @@
-// The weight gradient of a window of one pixel as a product of matrices, for targets with 16 vector registers: x is
-// turned round, so that vectors hold input channels, and dy is broadcast sample by sample. No sum runs over a vector,
-// and every element of the turned x serves all output channels.
+// Weight gradients as products of matrices, for targets with 16 vector registers: one side is turned round, so that its
+// vectors hold channels, and the other is broadcast sample by sample. No sum runs over a vector, and every element of
+// the turned side serves all channels of the other.
 #pragma once
 
 #include "conv2d_gpu.h"
 
 namespace cryolite {
 
+// Of a window of one pixel x is turned, and chunks are of pixels; of a larger window dy is.
 struct Turned {
-    int vectors = 0, k = 1; // a register tile: vectors of input channels by output channels
-    int pixels = 1;         // of a chunk, whose turned vectors stay in L1
-    int outputs = 1;        // output channels for which x is turned once, and whose dy stays in L2:
-    bool whole = false;     // of all pixels and blocks, while one tile of input channels is finished; else of a chunk
+    int vectors = 0, other = 1; // a register tile: vectors of turned channels by channels of the other side,
+    int s = 1;                  // by window columns
+    int columns = 1, rows = 1;  // pixels of dy in a chunk, whose turned vectors stay in L1
+    int others = 1;             // channels of the other side for which one is turned once
+    bool whole = true;          // one tile of turned channels is finished in all chunks; else one chunk in all tiles
 };
 
-// Whether the gradient is made so: images in one row (by_pixels), of one group and whole vectors of input channels.
+// Whether the gradient is made so: of one group, and whole vectors of the channels that are turned.
 bool is_turned(const ConvShape &shape, const Registers &registers);
+bool turns_x(const ConvShape &shape);
 
-// wanted: vectors, k and pixels that knobs ask for, 0: the best ones.
+// wanted: vectors, other, s and columns that knobs ask for, 0: the best ones.
 Turned choose_turned(const ConvShape &shape, const Turned &wanted, const Registers &registers);
 
-// dw(s, r, c, k, g) of x(l, pixel, 0, c, block) and dy(l, pixel, 0, k, block), summed over so many blocks. Defined and
-// scheduled.
+// dw(s, r, c, k, g) of x(l, column, row, c, block) and dy(l, column, row, k, block), summed over so many blocks.
+// Defined and scheduled.
 void turned_grad_weight(const ConvShape &shape, const Turned &tile, const gpu::At &x, const gpu::At &dy,
                         Halide::Func dw, const Halide::Expr &blocks);
 

@@ -72,7 +72,7 @@ int linear_grad_weight_tile(int c, int k) {
     return k;
 }
 
-// Output channels of which a task reads its planes of dy, of all blocks, for every tile of input channels: they must
+// Output channels of which a task reads its planes of dy, of all blocks, for every tile of input channels: they should
 // stay in L2.
 static int64_t outputs_in_l2(const ConvWeightQuery &q) {
     const int64_t l2_share = 256 << 10, tasks = 8;
@@ -89,6 +89,8 @@ bool many_weight_sums(const ConvWeightQuery &q) {
 
 int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
     const int64_t fit = outputs_in_l2(q);
+    if (q.k % q.lanes == 0)
+        return q.lanes * largest_divisor(int(q.k / q.lanes), int(std::max<int64_t>(1, fit / q.lanes)));
     return largest_divisor(int(q.k), fit < 2 ? 8 : int(fit));
 }
 

@@ -149,7 +149,7 @@ static double grad_weight_cycles(const WinogradConv &q, int blocks) {
 
 // The same of a direct convolution.
 static double direct_cycles(const WinogradConv &q, WinogradUse use) {
-    const double share = use == WinogradUse::grad_weight && q.lanes >= 16 ? 0.7 : 0.95; // of the peak
+    const double share = use == WinogradUse::grad_weight ? 0.7 : 0.95; // of the peak
     return double(q.c) * q.k * q.ho() * q.wo() * q.r * q.r / 2 / share;
 }
 
