@@ -18,7 +18,7 @@ bool turns_x(const ConvShape &q) { return q.h == 1 && q.r * q.s == 1 && q.stride
 bool is_turned(const ConvShape &q, const Registers &registers) {
     // A vector costs to turn what two or three multiply-adds cost: 3 -> 64 @ 32 of 3x3 took 1.4 times as long. Sums of
     // a large window leave room for few channels: 16 -> 16 @ 20 of 11x11 1.3 times.
-    const int uses = turns_x(q) ? q.k : q.c * q.r * q.s, enough = turns_x(q) ? 16 : 64, large = 49;
+    const int uses = turns_x(q) ? q.k : q.c * q.r * q.s, enough = turns_x(q) ? 24 : 64, large = 49;
     return registers.count < 32 && q.groups == 1 && (turns_x(q) ? q.c : q.k) % q.lanes == 0 && uses >= enough &&
            q.r * q.s <= large && largest_divisor(q.wo(), 64) >= std::min(8, q.wo());
 }

@@ -95,9 +95,11 @@ int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
 }
 
 int64_t conv2d_grad_weight_inputs(const ConvWeightQuery &q) {
-    const int64_t tasks = 8, most = 64;
-    const int64_t vectors = q.c / q.lanes;
-    return q.lanes * largest_divisor(int(vectors), int(std::clamp(vectors / tasks, int64_t(1), most / q.lanes)));
+    const int64_t tasks = 8, most = 64, vectors = q.c / q.lanes;
+    const int limit = int(std::clamp(vectors / tasks, int64_t(1), most / q.lanes));
+    // Pairs of vectors make better register tiles than one.
+    if (vectors % 2 == 0) return 2 * q.lanes * largest_divisor(int(vectors / 2), std::max(1, limit / 2));
+    return q.lanes * largest_divisor(int(vectors), limit);
 }
 
 bool linear_in_tiles(int64_t c, int64_t k) {

@@ -81,7 +81,10 @@ cryo_status build(cryo_model &model, const cryo_options &options, Text &error) {
             return error.fail(CRYO_OUT_OF_MEMORY, "no memory for the %zu bytes of model '%s'", bytes, program.name);
         model.work.memory = model.owned.get();
     }
-    memset(model.work.memory, 0, bytes);
+    // Prepared values are written before they are read: a process that only trains never touches their pages.
+    const Layout &layout = model.work.layout;
+    memset(model.work.memory, 0, program.device ? layout.control : layout.prepared);
+    memset(model.work.memory + layout.control, 0, bytes - layout.control);
     model.learning_rate = program.learning_rate;
     return program.device ? program.device->open(program, model.parameters(), model.device, error)
                           : build_executors(model, options, error);
