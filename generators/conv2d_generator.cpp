@@ -10,8 +10,8 @@
 //   1x1 64 -> 256 @ 28: 94-101%, 71-78%, 81%.   1024 -> 256 @ 7: 88%, 76%, 90%.   7x7 stride 2 3 -> 64 @ 112: below,
 //   not measured, 69%.   depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
 // 1x1 with packed pixels, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240 and whose
-// L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70) Input
-// gradients of swapped weights, inside the same step on the Zen 3, two threads, of a peak of 100 (and not swapped):
+// L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70).
+// Input gradients of swapped weights, inside that step on the Zen 3, two threads, of a peak of 100 (and not swapped):
 //   1x1 1024 -> 256 @ 7: 72 (35), 1024 -> 512 @ 7: 72 (25), 2048 -> 512 @ 4: 75 (30).   3x3 stride 2 256 @ 14: 49 (18),
 //   512 @ 7: 65 (18)
 // First layers, the Zen 3, of a peak of 104 GFLOP/s: forward (by 12 sums, see is_first)

@@ -48,7 +48,7 @@ WeightTile choose_tile(const ConvShape &q, const WeightTile &wanted, const Regis
 // What the same parameters ask of a turned gradient: tile_c, or tile_k where dy is turned, in whole vectors, and tile_x
 // for pixels of a chunk of x, or for window columns.
 Turned turned_of(const ConvShape &q, int tile_x, int tile_c, int tile_k) {
-    if (turns_x(q)) return {.vectors = tile_c / q.lanes, .other = tile_k, .s = 1, .columns = tile_x ? tile_x : 0};
+    if (turns_x(q)) return {.vectors = tile_c / q.lanes, .other = tile_k, .s = 1, .columns = tile_x};
     return {.vectors = tile_k / q.lanes, .other = tile_c, .s = tile_x, .columns = 0};
 }
 

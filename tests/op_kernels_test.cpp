@@ -72,7 +72,7 @@ protected:
         return std::find(devices.begin(), devices.end(), GetParam()) != devices.end();
     }
 
-    // On devices all with 8 lanes; with 32 the schedules are the same but for what is beside the lanes in a warp.
+    // On devices a few with 8 lanes; with 32 the schedules are the same but for what is beside the lanes in a warp.
     std::vector<Case> cases(const OpDef &op) const {
         if (!on_device()) return op.cases();
         return some_of(cases_on_device(op), options().lanes == 32 ? 1 : 3);
