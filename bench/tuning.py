@@ -33,7 +33,7 @@ KNOWN = [
     "conv2d c=144 h=24 w=24 k=144 r=3 s=3 padding=1 groups=144",
     "linear c=256 k=120 bias=true",
     "linear_grad_input c=256 k=120",
-    "linear_grad_weight c=256 k=120 tile=20",
+    "linear_grad_weight c=64 k=120 weight_c=256",
 ]
 NEW = [
     "conv2d c=5 h=19 w=23 k=7 r=3 s=3 padding=1",

@@ -46,6 +46,7 @@ set(generator_sources
     generators/gpu.cpp
     generators/lanes.cpp
     generators/linear_generator.cpp
+    generators/linear_grad_weight_generator.cpp
     generators/linear_tiles_generator.cpp
     generators/loss_generator.cpp
     generators/pointwise_block.cpp
@@ -61,6 +62,7 @@ set(generator_sources
     generators/standalone_generators.cpp
     generators/transpose_generator.cpp
     generators/tuning.cpp
+    generators/turn.cpp
     generators/winograd.cpp
     generators/winograd_generator.cpp
     generators/winograd_grad_generator.cpp

@@ -6,12 +6,17 @@
 #include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
+#include "turn.h"
 
 #include <algorithm>
 #include <array>
 
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Tuple, Halide::Var;
+
+// Whether channels lie in vectors: planes are so small that sums over lanes would be most of the work. [n, 256] with
+// AVX2, Zen 3: 1.3 us a block instead of 5.8; 512 channels of 4 pixels 7.8 instead of 13.1.
+static bool turned_stats(int c, int h, int w) { return c >= 4 && h * w <= 4; }
 
 // First a shift near the mean: the mean of every `step`-th row, itself computed relative to the first value, so that a
 // constant gives exactly itself. Then one pass over deviations d from the shift: mean = shift + sum d / m,
@@ -34,6 +39,7 @@ public:
         const int v = resolve_lanes(get_target(), lanes), blocks = resolve_blocks(n, v), rows = h, columns = w;
         set_dense(x, {v, columns, rows, c, blocks});
         set_dense(partial, {3, c, blocks});
+        if (turned_stats(c, h, w)) return generate_turned(v);
         const int step = rows < 4 ? 1 : 4,
                   unroll = columns_at_once ? int(columns_at_once) : largest_divisor(columns, 4),
                   group = channels ? int(channels) : group_size(v);
@@ -65,11 +71,8 @@ public:
         LaneSums lane_sums(sums_lane, v, 2 * group, {g, b});
 
         Func moments("moments");
-        Expr count = real_lanes * float(columns * rows), sum = lane_sums.result()(e, g, b) / count;
-        Expr m2 = lane_sums.result()(group + e, g, b) - sum * sum * count;
-        Expr mean = strict_add(shift(e, g, b), sum), rest = strict_sub(sum, strict_sub(mean, shift(e, g, b)));
-        // Of a mean that is infinite or NaN nothing is left.
-        moments(e, g, b) = Tuple(mean, select(is_nan(m2), m2, max(m2, 0.f)), select(is_nan(rest), 0.f, rest));
+        moments(e, g, b) = moments_of(shift(e, g, b), lane_sums.result()(e, g, b), lane_sums.result()(group + e, g, b),
+                                      real_lanes * float(columns * rows));
         Expr gi = channel / group, local = channel - (c % group ? min(gi * group, c - group) : gi * group);
         partial(s, channel, b) = mux(s, {moments(local, gi, b)[0], moments(local, gi, b)[1], moments(local, gi, b)[2]});
 
@@ -89,6 +92,42 @@ public:
     }
 
 private:
+    // The same in vectors of channels.
+    void generate_turned(int v) {
+        const int pixels = int(h) * int(w), width = vector_width(c, natural_vector_size<float>());
+        Var i("i"), l("l"), p("p"), b("b"), s("s"), io("io"), ii("ii");
+        Turn turn("turned", i, l, {p, b}, x(l, p % w, p / w, i, b));
+        RDom d(0, v, 0, pixels);
+        Expr real_lanes = clamp(valid - b * v, 0, v), count = cast<float>(real_lanes * pixels);
+        auto near_to = [&](const Expr &from) {
+            return select(d.x < real_lanes, turn.turned(i, d.x, d.y, b) - from, 0.f);
+        };
+        Func near("near"), shift("shift"), sums("sums"), moments("moments");
+        Expr first = turn.turned(i, 0, 0, b);
+        near(i, b) = nothing();
+        near(i, b) += near_to(first);
+        shift(i, b) = first + near(i, b) / count;
+        Expr deviation = near_to(shift(i, b));
+        sums(i, b) = Tuple(nothing(), nothing());
+        sums(i, b) = Tuple(sums(i, b)[0] + deviation, sums(i, b)[1] + deviation * deviation);
+        moments(i, b) = moments_of(shift(i, b), sums(i, b)[0], sums(i, b)[1], count);
+        partial(s, i, b) = mux(s, {moments(i, b)[0], moments(i, b)[1], moments(i, b)[2]});
+
+        partial.bound(s, 0, 3).split(i, io, ii, width, TailStrategy::ShiftInwards).reorder(s, ii, io, b);
+        partial.unroll(s).vectorize(ii).never_partition_all();
+        for (Func f : {near, shift, sums, moments}) f.compute_at(partial, io).vectorize(i, width);
+        for (Func f : {near, sums}) f.update().reorder(i, d.x, d.y).vectorize(i, width).unroll(d.x).unroll(d.y);
+        turn.schedule(Halide::LoopLevel(partial, io), v, width, width);
+    }
+
+    // Mean, sum of squared deviations from it, and what rounding took from it, of sums of deviations from a shift.
+    static Tuple moments_of(const Expr &shift, const Expr &deviations, const Expr &squares, const Expr &count) {
+        Expr sum = deviations / count, m2 = squares - sum * sum * count;
+        Expr mean = strict_add(shift, sum), rest = strict_sub(sum, strict_sub(mean, shift));
+        // Of a mean that is infinite or NaN nothing is left.
+        return {mean, select(is_nan(m2), m2, max(m2, 0.f)), select(is_nan(rest), 0.f, rest)};
+    }
+
     // Pixels are dealt out to parts; a value is a lane's sum over a part, then over parts, then over lanes. Two passes
     // over the block: the mean relative to the first value, then squared deviations from it.
     void generate_gpu() {
@@ -195,6 +234,7 @@ HALIDE_REGISTER_GENERATOR(cryolite::BatchStatsMerge, batch_stats_merge)
 
 CRYOLITE_TUNING(batch_stats, [](const cryolite::KernelShape &q) {
     cryolite::TuningSpace space;
+    if (cryolite::turned_stats(q.integer("c"), q.integer("h"), q.integer("w"))) return space;
     space.knobs = {{"channels", {}}, {"columns_at_once", cryolite::divisors(q.integer("w"), 8)}};
     for (int channels = 1; channels <= std::min(q.integer("c"), 8); channels *= 2)
         space.knobs[0].values.push_back(channels);

@@ -5,6 +5,8 @@
 // 512 @ 7 2.5, 64 -> 128 @ 32 1.4. 7x7 of stride 2 3 -> 64 @ 112 1.7.
 #include "conv2d_turned.h"
 
+#include "turn.h"
+
 #include <algorithm>
 
 namespace cryolite {
@@ -76,40 +78,6 @@ Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &
 
 namespace {
 
-// turned(c, l, ...) = from(l, c, ...), for `channels` of them at `level`: by half vectors, so that the shuffles stay
-// within two registers.
-class Turn {
-public:
-    // The arguments of turned are c, l and those of the pixels.
-    Turn(const std::string &name, const Var &c, const Var &l, const std::vector<Var> &pixels, const Expr &value)
-        : turned(name), c_(c), l_(l) {
-        std::vector<Var> by_lane{l, c}, by_channel{c, l};
-        for (std::vector<Var> *args : {&by_lane, &by_channel}) args->insert(args->end(), pixels.begin(), pixels.end());
-        part_(by_lane) = value;
-        flipped_(by_channel) = part_(std::vector<Expr>(by_lane.begin(), by_lane.end()));
-        turned(by_channel) = flipped_(std::vector<Expr>(by_channel.begin(), by_channel.end()));
-    }
-
-    void schedule(const LoopLevel &level, int lanes, int channels) {
-        Var co("co"), cv("cv"), lo("lo"), li("li");
-        const std::vector<Var> args = turned.args();
-        std::vector<VarOrRVar> loops{cv, li, lo};
-        loops.insert(loops.end(), args.begin() + 2, args.end());
-        loops.push_back(co);
-        turned.compute_at(level).bound_extent(c_, channels).split(c_, co, cv, lanes, TailStrategy::RoundUp);
-        turned.split(l_, lo, li, std::max(1, lanes / 2), TailStrategy::RoundUp).reorder(loops);
-        turned.vectorize(cv).unroll(li).never_partition_all().store_in(Halide::MemoryType::Stack);
-        flipped_.compute_at(turned, lo).vectorize(c_).vectorize(l_);
-        part_.compute_at(turned, lo).vectorize(l_).unroll(c_);
-    }
-
-    Func turned;
-
-private:
-    Func part_{"part"}, flipped_{"flipped"};
-    Var c_, l_;
-};
-
 struct Vars {
     Var l{"l"}, c{"c"}, k{"k"}, s{"s"}, r{"r"}, g{"g"};
     Var px{"px"}, py{"py"}, jx{"jx"}, jy{"jy"}, z{"z"}; // pixel of a chunk, chunk, block
@@ -136,14 +104,14 @@ public:
             dw.reorder(ii, kr, io, kc, s, r, g).vectorize(ii, q.lanes).never_partition_all();
             total.compute_at(dw, io).bound_extent(c, channels()).bound_extent(k, t.others).vectorize(c, q.lanes);
             schedule(total, {parts.x, parts.y});
-            turn.schedule(LoopLevel(total, parts.x), q.lanes, channels());
+            turn.schedule(LoopLevel(total, parts.x), q.lanes, q.lanes, channels());
         } else {
             dw(s, r, c, k, g) = nothing();
             dw(s, r, c, k, g) += sum(c, k, parts.x, parts.y);
             dw.vectorize(c, q.lanes);
             dw.update().split(k, kc, k, t.others, TailStrategy::GuardWithIf);
             schedule(dw, {parts.x, parts.y, kc, s, r, g});
-            turn.schedule(LoopLevel(dw, io), q.lanes, channels());
+            turn.schedule(LoopLevel(dw, io), q.lanes, q.lanes, channels());
         }
     }
 
@@ -217,7 +185,7 @@ public:
         sum.update().reorder(k, s, c, n.x, n.y, n.z).vectorize(k, q.lanes).unroll(k).unroll(s).unroll(c);
         sum.update().unroll(n.x, 2).never_partition_all();
         if (q.padding) sum.update().partition(n.y, Halide::Partition::Auto);
-        turn.schedule(LoopLevel(total, parts.x), q.lanes, channels);
+        turn.schedule(LoopLevel(total, parts.x), q.lanes, q.lanes, channels);
     }
 
 private:

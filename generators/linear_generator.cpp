@@ -1,7 +1,7 @@
-// Generators `linear`, `linear_grad_input` and `linear_grad_weight` (kernels.md).
-// Share of the FMA peak of one Zen 5 core (AVX-512, minima, earlier tiles): forward, input, weight gradient
-//   256 -> 120: 95%, 89%, 99%.   120 -> 84: 93%, 94%, 83%.   84 -> 10: 87%, 85%, 87%
-//   784 -> 256: 95%, 92%, 94%.   256 -> 256: 92%, 92%, 99%.   256 -> 10: 88%, 83%, 99%
+// Generators `linear` and `linear_grad_input` (kernels.md).
+// Share of the FMA peak of one Zen 5 core (AVX-512, minima, earlier tiles): forward, input gradient
+//   256 -> 120: 95%, 89%.   120 -> 84: 93%, 94%.   84 -> 10: 87%, 85%
+//   784 -> 256: 95%, 92%.   256 -> 256: 92%, 92%.   256 -> 10: 88%, 83%
 #include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
@@ -107,60 +107,10 @@ public:
     }
 };
 
-// Outer products of a sample's row of x and its column of dy, summed over all samples of all blocks: no partial sums.
-class LinearGradWeight : public Halide::Generator<LinearGradWeight> {
-public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0}, tile_x{"tile_x", 0},
-        tile_c{"tile_c", 0}, unroll{"unroll", 0};
-    Input<int> batch{"batch"};
-    Input<Buffer<float, 3>> xt{"xt"}, dy{"dy"};
-    Output<Buffer<float, 2>> dw{"dw"};
-
-    void generate() {
-        const int v = resolve_lanes(get_target(), lanes), columns = tile ? int(tile) : int(k);
-        set_dense(xt, {c, v, 0});
-        set_dense(dy, {v, columns, 0});
-        leave_block_stride(dy);
-        set_dense(dw, {c, columns});
-        Var i("i"), o("o"), io("io"), ii("ii"), oo("oo"), oi("oi");
-        Func sum("sum");
-        Expr blocks = (batch + v - 1) / v;
-        if (is_gpu(get_target())) {
-            dw = gpu::linear_grad_weight([&](Expr i, Expr l, Expr b) { return Expr(xt(i, l, b)); },
-                                         [&](Expr l, Expr o, Expr b) { return Expr(dy(l, o, b)); }, v, c, columns,
-                                         blocks);
-            set_dense(dw, {c, columns});
-            return;
-        }
-        RDom d(0, v, 0, blocks);
-        sum(i, o) = nothing();
-        sum(i, o) += xt(i, d.x, d.y) * dy(d.x, o, d.y);
-        dw(i, o) = sum(i, o);
-
-        const int width = vector_width(c, natural_vector_size<float>());
-        const int vectors = std::max(1, c / width);
-        // The last vector overlaps the one before when the width does not divide.
-        Tile t = chosen_tile({.x = ceil_div(c, width), .c = columns, .steps = 256, .x_cycles = grad_weight_x_cycles},
-                             {tile_x, tile_c}, registers_of(get_target(), width).accumulators());
-        t.x = std::min(t.x, vectors);
-        dw.split(i, io, ii, width * t.x, TailStrategy::ShiftInwards).split(o, oo, oi, t.c, TailStrategy::ShiftInwards);
-        dw.reorder(ii, oi, oo, io).vectorize(ii, width).unroll(ii).unroll(oi).never_partition_all();
-        sum.compute_at(dw, oo).vectorize(i, width).unroll(i).unroll(o);
-        sum.update()
-            .reorder(i, o, d.x, d.y)
-            .vectorize(i, width)
-            .unroll(i)
-            .unroll(o)
-            .unroll(d.x, unroll ? int(unroll) : 4);
-        sum.update().never_partition_all();
-    }
-};
-
 } // namespace cryolite
 
 HALIDE_REGISTER_GENERATOR(cryolite::Linear, linear)
 HALIDE_REGISTER_GENERATOR(cryolite::LinearGradInput, linear_grad_input)
-HALIDE_REGISTER_GENERATOR(cryolite::LinearGradWeight, linear_grad_weight)
 
 namespace {
 
@@ -192,9 +142,4 @@ CRYOLITE_TUNING(linear, [](const KernelShape &q) {
 })
 CRYOLITE_TUNING(linear_grad_input, [](const KernelShape &q) {
     return product_space(q.registers, blocks_of(q), q.integer("c"), q.integer("k"), 4);
-})
-CRYOLITE_TUNING(linear_grad_weight, [](const KernelShape &q) {
-    const int columns = q.integer("tile", 0) ? q.integer("tile") : q.integer("k"), c = q.integer("c");
-    const int width = vector_width(c, q.vector);
-    return product_space({.count = q.registers.count, .per_value = 1}, std::max(1, c / width), columns, q.lanes, 4);
 })

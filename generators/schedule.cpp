@@ -58,18 +58,27 @@ int cached_streams(long stride) {
     return int(std::min(8 * sets, 1L << 20));
 }
 
-int linear_grad_weight_tile(int c, int k) {
-    const int worth_a_task = 4096; // weights; with 256 samples about 20 us
-    auto cost = [&](int tile) {
-        TileQuery q{.x = ceil_div(c, 16), .c = tile, .steps = 256, .x_cycles = grad_weight_x_cycles};
-        return tile_cost(q, best_tile(q, 24));
+TileQuery linear_weight_query(int vectors, int rows) {
+    return {.x = vectors, .c = rows, .steps = 256, .x_cycles = 0.5, .c_cycles = 0.1};
+}
+
+LinearWeightTile linear_grad_weight_tile(int64_t c, int64_t k, int64_t lanes) {
+    const int64_t worth_a_task = 4096; // weights; with 256 samples about 20 us
+    if (c % lanes != 0) {              // every task turns all of x
+        const int64_t enough = 16;
+        for (int64_t outputs = enough; outputs < k; outputs++)
+            if (k % outputs == 0 && c * outputs >= worth_a_task) return {c, outputs};
+        return {c, k};
+    }
+    const int vectors = int(c / lanes), accumulators = lanes < 16 ? 12 : 24;
+    auto cost = [&](int of_task) {
+        const TileQuery q = linear_weight_query(of_task, int(k));
+        return tile_cost(q, best_tile(q, accumulators));
     };
-    double least = cost(k);
-    for (int tile = 1; tile < k; tile++)
-        if (k % tile == 0) least = std::min(least, cost(tile));
-    for (int tile = 1; tile < k; tile++)
-        if (k % tile == 0 && long(c) * tile >= worth_a_task && cost(tile) <= 1.1 * least) return tile;
-    return k;
+    for (int of_task = 1; of_task < vectors; of_task++)
+        if (vectors % of_task == 0 && of_task * lanes * k >= worth_a_task && cost(of_task) <= 1.1 * cost(vectors))
+            return {of_task * lanes, k};
+    return {c, k};
 }
 
 // Output channels of which a task reads its planes of dy, of all blocks, for every tile of input channels: they should
@@ -102,9 +111,9 @@ int64_t conv2d_grad_weight_inputs(const ConvWeightQuery &q) {
     return q.lanes * largest_divisor(int(vectors), limit);
 }
 
-bool linear_in_tiles(int64_t c, int64_t k) {
+bool linear_in_tiles(int64_t c, int64_t k, bool forward) {
     const bool in_chunks = largest_divisor(int(c), 1024) >= 64 && largest_divisor(int(k), 32) >= 8;
-    return 4 * c * k > 4 << 20 && in_chunks;
+    return 4 * c * k > (forward ? 128 << 10 : 4 << 20) && in_chunks;
 }
 
 int64_t linear_tile(int64_t c, int64_t k, bool forward) {

@@ -313,26 +313,29 @@ void check_linear(int c, int k, const Machine &m, int blocks, bool bias) {
 
 void check_linear_grad_weight(int c, int k, const Machine &m, int batch) {
     SCOPED_TRACE("linear_grad_weight " + std::to_string(c) + " " + std::to_string(k) + " " + std::to_string(batch));
-    const int v = m.width(), blocks = ceil_div(batch, v), tile = linear_grad_weight_tile(c, k);
-    ASSERT_EQ(k % tile, 0);
+    const int v = m.width(), blocks = ceil_div(batch, v);
+    const auto [inputs, outputs] = linear_grad_weight_tile(c, k, v);
     std::mt19937 engine(5);
-    Array xt({c, v, blocks + 1}), dy({v, k, blocks + 1}), dw({c, k});
-    xt.randomize(engine);
+    Array x({v, c, blocks + 1}), dy({v, k, blocks + 1}), dw({c, k});
+    x.randomize(engine);
     dy.randomize(engine); // the block after the batch must not be read
     std::vector<double> expected(dw.size());
     for (int o = 0; o < k; o++)
         for (int i = 0; i < c; i++)
             for (int b = 0; b < blocks; b++)
-                for (int l = 0; l < v; l++) expected[size_t(o * c + i)] += double(xt.at({i, l, b})) * dy.at({l, o, b});
-    Parameters parameters{{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}, {"lanes", text(v)}};
+                for (int l = 0; l < v; l++) expected[size_t(o * c + i)] += double(x.at({l, i, b})) * dy.at({l, o, b});
+    Parameters parameters{
+        {"c", text(inputs)}, {"k", text(k)}, {"tile", text(outputs)}, {"lanes", text(v)}, {"weight_c", text(c)}};
     LoadedKernel kernel("linear_grad_weight", parameters, m.target);
-    for (int first = 0; first < k; first += tile) {
-        Array dy_tile({1}), dw_tile({1});
-        dy_tile.view(dy, size_t(first * v), {v, tile, blocks + 1}, {1, v, v * k});
-        dw_tile.view(dw, size_t(first * c), {c, tile}, {1, c});
-        void *arguments[] = {&batch, xt.buffer(), dy_tile.buffer(), dw_tile.buffer()};
-        kernel.call(arguments);
-    }
+    for (int i = 0; i < c; i += int(inputs))
+        for (int o = 0; o < k; o += int(outputs)) {
+            Array x_tile({1}), dy_tile({1}), dw_tile({1});
+            x_tile.view(x, size_t(i * v), {v, int(inputs), blocks + 1}, {1, v, v * c});
+            dy_tile.view(dy, size_t(o * v), {v, int(outputs), blocks + 1}, {1, v, v * k});
+            dw_tile.view(dw, size_t(o * c + i), {int(inputs), int(outputs)}, {1, c});
+            void *arguments[] = {&batch, x_tile.buffer(), dy_tile.buffer(), dw_tile.buffer()};
+            kernel.call(arguments);
+        }
     expect_close(dw, expected);
 }
 
@@ -345,7 +348,7 @@ TEST(Linear, EdgeShapes) {
 TEST(Linear, GradWeightEdgeShapes) {
     for (auto [c, k] :
          {std::pair{1, 1}, {1, 7}, {3, 5}, {7, 1}, {15, 3}, {17, 31}, {84, 10}, {120, 84}, {113, 53}, {256, 120}})
-        for (int batch : {1, 35}) check_linear_grad_weight(c, k, {}, batch);
+        for (int batch : {1, 35, 307}) check_linear_grad_weight(c, k, {}, batch);
 }
 
 TEST(Linear, WidthsAndTargets) {
@@ -357,8 +360,15 @@ TEST(Linear, WidthsAndTargets) {
 
 TEST(Schedule, WeightTilesDivide) {
     for (int c : {1, 5, 84, 120, 256, 784, 4096})
-        for (int k = 1; k <= 300; k++) ASSERT_EQ(k % linear_grad_weight_tile(c, k), 0) << c << " " << k;
-    EXPECT_LT(linear_grad_weight_tile(256, 120), 120) << "no tasks to share";
+        for (int k = 1; k <= 300; k++)
+            for (int lanes : {4, 8, 16}) {
+                const auto [inputs, outputs] = linear_grad_weight_tile(c, k, lanes);
+                ASSERT_EQ(c % inputs, 0) << c << " " << k;
+                ASSERT_EQ(k % outputs, 0) << c << " " << k;
+                ASSERT_TRUE(inputs == c || outputs == k) << c << " " << k;
+            }
+    EXPECT_LT(linear_grad_weight_tile(256, 120, 8).inputs, 256) << "no tasks to share";
+    EXPECT_LT(linear_grad_weight_tile(333, 770, 8).outputs, 770) << "no tasks to share";
 }
 
 TEST(Schedule, TilesFitTheRegisters) {

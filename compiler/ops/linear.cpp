@@ -45,7 +45,7 @@ static Kernel kernel_input(const Graph &g, const Node &n, const KernelContext &c
 static int64_t result_tile(const Shape &w, bool forward) { return linear_tile(w[1], w[0], forward); }
 static bool in_tiles(const Graph &g, const Node &n, const KernelContext &context, bool forward) {
     return !context.device && context.max_blocks() > 1 &&
-           linear_in_tiles(g.shape(n.inputs[1])[1], g.shape(n.inputs[1])[0]) &&
+           linear_in_tiles(g.shape(n.inputs[1])[1], g.shape(n.inputs[1])[0], forward) &&
            result_tile(g.shape(n.inputs[1]), forward) >= 8;
 }
 static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
@@ -92,27 +92,44 @@ static std::vector<ValueType> infer_input(const Graph &g, const Node &n) {
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
     return {{Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[1]}, Type::f32}};
 }
+// A device's threads read neighbouring channels of rows; a host's kernel turns lanes round itself.
 static void lower_weight(Rewriter &r, const Node &n, const KernelContext &context) {
     std::vector<ValueId> in = r.inputs(n);
-    ValueId rows = r.to.add1("unpack", {in[0]}, {{"lanes", context.lanes}}, n.layer, n.source);
-    r.bind(n.outputs[0], r.to.add1("linear_grad_weight_tiles", {rows, in[1]}, {}, n.layer, n.source));
+    if (context.device) in[0] = r.to.add1("unpack", {in[0]}, {{"lanes", context.lanes}}, n.layer, n.source);
+    r.bind(n.outputs[0], r.to.add1("linear_grad_weight_tiles", in, {}, n.layer, n.source));
 }
 static std::vector<ValueType> infer_tiles(const Graph &g, const Node &n) {
-    return {{Shape{g.shape(n.inputs[1])[1], g.shape(n.inputs[0])[2]}, Type::f32}};
+    const Shape &x = g.shape(n.inputs[0]); // [n,c], or rows [b,V,c]
+    return {{Shape{g.shape(n.inputs[1])[1], x[x.rank() - 1]}, Type::f32}};
 }
 static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &context) {
-    int64_t k = g.shape(n.outputs[0])[0], c = g.shape(n.outputs[0])[1], v = context.lanes;
-    int64_t tile = context.device ? k : linear_grad_weight_tile(int(c), int(k));
-    return {
-        .generator = "linear_grad_weight",
-        .parameters = {{"c", text(c)}, {"k", text(k)}, {"tile", text(tile)}},
-        .args =
-            {{.kind = KernelArg::batch, .extents = {}},
-             {.kind = KernelArg::input, .index = 0, .extents = {c, v}, .all_blocks = true},
-             {.kind = KernelArg::input, .index = 1, .extents = {v, tile}, .tile_stride = v * tile, .all_blocks = true},
-             {.kind = KernelArg::output, .index = 0, .extents = {c, tile}, .tile_stride = c * tile}},
-        .tiles = k / tile,
-        .flops = 2.0 * double(c * tile * v * context.max_blocks())};
+    const Shape &w = g.shape(n.outputs[0]);
+    const int64_t k = w[0], c = w[1], v = context.lanes;
+    const LinearWeightTile tile = context.device ? LinearWeightTile{c, k} : linear_grad_weight_tile(c, k, v);
+    const bool of_inputs = tile.inputs < c;
+    Kernel kernel{.generator = "linear_grad_weight",
+                  .parameters = {{"c", text(tile.inputs)}, {"k", text(k)}, {"tile", text(tile.outputs)}},
+                  .args = {{.kind = KernelArg::batch, .extents = {}},
+                           {.kind = KernelArg::input,
+                            .index = 0,
+                            .extents = {v, tile.inputs},
+                            .tile_stride = of_inputs ? v * tile.inputs : 0,
+                            .all_blocks = true},
+                           {.kind = KernelArg::input,
+                            .index = 1,
+                            .extents = {v, tile.outputs},
+                            .tile_stride = of_inputs ? 0 : v * tile.outputs,
+                            .all_blocks = true},
+                           {.kind = KernelArg::output,
+                            .index = 0,
+                            .extents = {tile.inputs, tile.outputs},
+                            .tile_stride = tile.inputs * (of_inputs ? 1 : tile.outputs),
+                            .strides = {1, c}}},
+                  .tiles = c / tile.inputs * (k / tile.outputs),
+                  .flops = 2.0 * double(tile.inputs * tile.outputs * v * context.max_blocks())};
+    if (context.device) kernel.args[1].extents = {c, v};
+    if (of_inputs) kernel.parameters["weight_c"] = text(c);
+    return kernel;
 }
 
 static void reference(const Graph &, const Node &, const Inputs &in, const Outputs &out) {
@@ -156,7 +173,7 @@ static std::vector<Case> weight_cases() {
     return cases_of({"[n,5] [n,3]", "[n,1] [n,1]", "[n,7] [n,1]", "[n,64] [n,8]", "[n,257] [n,101]"});
 }
 static std::vector<Case> tile_cases() {
-    return cases_of({"[b,4,5] [n,3]", "[b,4,1] [n,1]", "[b,4,7] [n,1]", "[b,4,400] [n,120]"}); // b, lanes, c
+    return cases_of({"[n,5] [n,3]", "[n,1] [n,1]", "[n,7] [n,1]", "[n,400] [n,120]"});
 }
 
 static constexpr char whole_on_devices[] = "a launch on a device has all blocks and all results";
@@ -194,7 +211,7 @@ const OpDef linear_grad_weight_op = {.name = "linear_grad_weight",
                                      .cases = weight_cases,
                                      .no_gradient = made_by_gradients};
 const OpDef linear_grad_weight_tiles_op = {.name = "linear_grad_weight_tiles",
-                                           .summary = "the same from rows, tile by tile",
+                                           .summary = "the same for a tile of the weights a task",
                                            .min_inputs = 2,
                                            .max_inputs = 2,
                                            .infer = infer_tiles,
