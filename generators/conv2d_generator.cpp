@@ -244,11 +244,13 @@ public:
         // Columns that no window reaches (a stride above the window) cost no register and no time.
         const int reached = std::max(1, std::min(q.stride, q.s));
         const int taps = std::max(1, q.k * ceil_div(q.r, q.stride) * ceil_div(q.s, q.stride));
-        const int budget =
-            std::min(accumulators() * q.stride / reached, std::max(1, most_unrolled_fmas * q.stride / q.s));
         // Swapped weights lie side by side: they wait, and a tile of few channels loads few of them for each pixel.
-        // Inside resnet50's step 256 @ 14 takes half of the time (AVX2).
+        // Inside resnet50's step 256 @ 14 takes half of the time (AVX2). They leave room for 8 sums: of 12 one is in
+        // memory, and 128 @ 28 takes 1.15 times as long; but where rows are short, 512 @ 7, 8 take 1.2 times as long.
         const bool registers_are_few = registers_of(get_target(), q.lanes).count < 32, side_by_side = swapped;
+        const bool few_sums = registers_are_few && side_by_side && q.w > 8;
+        const int sums = (few_sums ? accumulators() * 2 / 3 : accumulators()) * q.stride / reached;
+        const int budget = std::min(sums, std::max(1, most_unrolled_fmas * q.stride / q.s));
         const bool few = (registers_are_few && !side_by_side) != bool(int(order) & other_waits);
         TileQuery query{
             .x = q.w, .c = q.c, .steps = taps, .multiple_of_x = q.stride, .x_cycles = 0.05, .c_cycles = 0.2};

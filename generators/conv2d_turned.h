@@ -7,7 +7,7 @@
 
 namespace cryolite {
 
-// Of a window of one pixel x is turned, and chunks are of pixels; of a larger window dy is.
+// Of a window of one pixel x is turned, and chunks are of pixels; of a larger window, or of few output channels, dy is.
 struct Turned {
     int vectors = 0, other = 1; // a register tile: vectors of turned channels by channels of the other side,
     int s = 1;                  // by window columns
