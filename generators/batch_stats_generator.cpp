@@ -99,8 +99,9 @@ private:
         Turn turn("turned", i, l, {p, b}, x(l, p % w, p / w, i, b));
         RDom d(0, v, 0, pixels);
         Expr real_lanes = clamp(valid - b * v, 0, v), count = cast<float>(real_lanes * pixels);
+        // Strict: LLVM would make one subtraction of the sum of all differences, which then cancels.
         auto near_to = [&](const Expr &from) {
-            return select(d.x < real_lanes, turn.turned(i, d.x, d.y, b) - from, 0.f);
+            return select(d.x < real_lanes, strict_sub(turn.turned(i, d.x, d.y, b), from), 0.f);
         };
         Func near("near"), shift("shift"), sums("sums"), moments("moments");
         Expr first = turn.turned(i, 0, 0, b);

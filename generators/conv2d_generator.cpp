@@ -30,6 +30,20 @@ namespace {
 // another number.
 constexpr int most_unrolled_fmas = 400;
 
+// Bits: which loops over a window are unrolled, around a tile of so many multiply-adds.
+enum Unrolled { over_columns = 1, over_rows = 2 };
+int unrolled_loops(int s, int r, int tile, int most) {
+    return (s > 1 && s * tile <= most ? over_columns : 0) | (r > 1 && s * tile * r <= most ? over_rows : 0);
+}
+
+// Images of few channels, with 16 registers. Their planes and weights lie in L1: loads are cheap, and a tile of 8 sums
+// leaves registers for what the compiler keeps of the source from one window column to the next. With 12 sums, or rows
+// unrolled as well, these spill. Of more channels, from L2, 12 sums gain more than they lose.
+bool is_first(const ConvShape &q, const Registers &registers) {
+    return q.c <= 4 && q.k > 1 && q.s > 1 && registers.count < 32;
+}
+int usually_unrolled(bool first) { return first ? most_unrolled_fmas / 4 : most_unrolled_fmas; }
+
 // Knob `order`: bits that turn the schedule's own order of loops round.
 enum Order {
     other_waits = 1,  // which side of a register tile waits in registers while the other passes
@@ -93,9 +107,9 @@ struct Gather {
         const bool pixels_wait = (tile.x <= tile.c) != bool(int(order) & other_waits);
         const Var &first = pixels_wait ? v.x : v.c, &second = pixels_wait ? v.c : v.x;
         sum.update().reorder(v.l, first, second, d.x, d.y, d.z);
-        const int fmas = source_.s * tile.x * tile.c;
-        if (fmas <= most_unrolled) sum.update().unroll(d.x);
-        if (fmas * source_.r <= most_unrolled) sum.update().unroll(d.y);
+        const int unrolled = unrolled_loops(source_.s, source_.r, tile.x * tile.c, most_unrolled);
+        if (unrolled & over_columns) sum.update().unroll(d.x);
+        if (unrolled & over_rows) sum.update().unroll(d.y);
         sum.update().vectorize(v.l, lanes).unroll(v.x).unroll(v.c).never_partition_all();
         if (!source_.packed) return;
         sum.update().unroll(d.z, largest_divisor(source_.channels, 4));
@@ -186,7 +200,7 @@ public:
         y = conv.out;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
-        const bool first = is_first(q);
+        const bool first = is_first(q, registers_of(get_target(), q.lanes));
         Tile tile = chosen_tile({.x = q.wo(),
                                  .c = q.k,
                                  .steps = q.c * q.r * q.s,
@@ -195,19 +209,12 @@ public:
                                  .x_cycles = 0.15,
                                  .c_cycles = 0.05},
                                 {tile_x, tile_c}, first ? std::min(8, accumulators()) : accumulators());
-        const int usual = first ? most_unrolled_fmas / 4 : most_unrolled_fmas;
-        if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.wo(), unroll ? int(unroll) : usual, order);
+        const int most = unroll ? int(unroll) : usually_unrolled(first);
+        if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.wo(), most, order);
         if (pack) place_copy(conv.copy, q.c);
     }
 
 private:
-    // Images of few channels, with 16 registers. Their planes and weights lie in L1: loads are cheap, and a tile of 8
-    // sums leaves registers for what the compiler keeps of the source from one window column to the next. With 12 sums,
-    // or rows unrolled as well, these spill. Of more channels, from L2, 12 sums gain more than they lose.
-    bool is_first(const ConvShape &q) const {
-        return q.c <= 4 && q.k > 1 && q.s > 1 && registers_of(get_target(), q.lanes).count < 32;
-    }
-
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
 };
 
@@ -306,18 +313,29 @@ namespace {
 
 using namespace cryolite;
 
-// Of a Gather of `x` columns and `c` results; weights of two results lie `weight_stride` bytes apart.
-TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride) {
+// Of a Gather of `x` columns and `c` results, which unrolls `usual`; weights of two results lie `weight_stride` bytes
+// apart.
+TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride, int usual) {
+    const std::vector<int> limits = {1, 100, 200, 400, 800, 1600};
     TuningSpace space;
     space.knobs = {{"tile_x", from_one_to(std::min(x, q.registers.count - 1))},
                    {"tile_c", from_one_to(std::min(c, q.registers.count - 1))},
-                   {"unroll", {1, 100, 200, 400, 800, 1600}},
+                   {"unroll", limits},
                    {"order", {other_waits, channels_last, other_waits | channels_last}}};
     space.together = {"tile_x", "tile_c"};
     const bool packed = q.text("pack") == "true";
-    space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
+    space.refuse = [=, s = q.integer("s"), r = q.integer("r"),
+                    registers = q.registers](const Knobs &knobs) -> std::string {
         const int tile_x = knob(knobs, "tile_x"), tile_c = knob(knobs, "tile_c");
         if (tile_x == 0) return "";
+        if (const int limit = knob(knobs, "unroll")) { // most limits make the same code
+            auto loops = [&](int most) { return unrolled_loops(s, r, tile_x * tile_c, most); };
+            if (loops(usual) == loops(limit)) return "unrolled as usual";
+            for (int lower : limits)
+                if (lower < limit && loops(lower) == loops(limit)) return "unrolled as by " + std::to_string(lower);
+        }
+        if ((knob(knobs, "order") & channels_last) && (tile_x >= x || tile_c >= c))
+            return "one of the loops over tiles has one";
         if (packed && tile_x > most_packed_pixels) return "more pixels than the scratch has room for";
         if (tile_c > cached_streams(weight_stride))
             return std::to_string(tile_c) + " streams of weights share too few sets of L1";
@@ -351,10 +369,12 @@ TuningSpace scatter_space(const KernelShape &q, const ConvShape &shape) {
 
 CRYOLITE_TUNING(conv2d, [](const KernelShape &q) {
     const ConvShape shape = conv_shape(q);
-    return gather_space(q, shape.wo(), shape.k, 4L * shape.c * shape.r * shape.s);
+    return gather_space(q, shape.wo(), shape.k, 4L * shape.c * shape.r * shape.s,
+                        usually_unrolled(is_first(shape, q.registers)));
 })
 CRYOLITE_TUNING(conv2d_grad_input, [](const KernelShape &q) {
     const ConvShape shape = conv_shape(q);
     const long weights = 4L * shape.r * shape.s * (q.text("swapped") == "true" ? shape.k : 1);
-    return shape.stride > 1 ? scatter_space(q, shape) : gather_space(q, shape.w, shape.c, weights);
+    return shape.stride > 1 ? scatter_space(q, shape)
+                            : gather_space(q, shape.w, shape.c, weights, usually_unrolled(false));
 })

@@ -16,8 +16,8 @@ using Halide::Expr, Halide::Func, Halide::LoopLevel, Halide::RDom, Halide::TailS
 constexpr int turned_share = 16 << 10, sums_share = 16 << 10, l2_share = 256 << 10;
 
 bool turns_x(const ConvShape &q) {
-    // The side of few channels costs less to turn: 192 -> 16 @ 12 and 480 -> 16 @ 6 take 0.7 of the time, 192 -> 64 @ 12
-    // 0.9; 528 -> 128 @ 6 would take 1.15. That of x is stored as it comes.
+    // The side of few channels costs less to turn: 192 -> 16 @ 12 and 480 -> 16 @ 6 take 0.7 of the time, 192 -> 64 @
+    // 12 0.9; 528 -> 128 @ 6 would take 1.15. That of x is stored as it comes.
     const bool few = q.k <= 64 && q.c >= 3 * q.k && q.k % q.lanes == 0;
     return q.h == 1 && q.r * q.s == 1 && q.stride == 1 && q.padding == 0 && !few;
 }

@@ -20,41 +20,44 @@ constexpr int turned_share = 16 << 10, sums_share = 16 << 10;
 class LinearGradWeight : public Halide::Generator<LinearGradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, k{"k", 1}, tile{"tile", 0}, weight_c{"weight_c", 0};
+    GeneratorParam<bool> rows{"rows", false};                                        // x is (c, V, NB), on GPUs
     GeneratorParam<int> tile_x{"tile_x", 0}, tile_c{"tile_c", 0}, chunk{"chunk", 0}; // knobs (tuning.h)
     Input<int> batch{"batch"};
     Input<Buffer<float, 3>> x{"x"}, dy{"dy"};
     Output<Buffer<float, 2>> dw{"dw"};
 
     void generate() {
-        const int v = resolve_lanes(get_target(), lanes), rows = tile ? int(tile) : int(k);
+        const int v = resolve_lanes(get_target(), lanes), outputs = tile ? int(tile) : int(k);
         const Expr blocks = (batch + v - 1) / v;
-        set_dense(dy, {v, rows, 0});
+        set_dense(dy, {v, outputs, 0});
         leave_block_stride(dy);
-        if (is_gpu(get_target())) { // neighbouring threads read neighbouring channels of rows of samples
-            set_dense(x, {c, v, 0});
-            dw = gpu::linear_grad_weight([&](Expr i, Expr l, Expr b) { return Expr(x(i, l, b)); },
-                                         [&](Expr l, Expr o, Expr b) { return Expr(dy(l, o, b)); }, v, c, rows, blocks);
-            set_dense(dw, {c, rows});
+        if (is_gpu(get_target())) {
+            set_dense(x, rows ? std::vector<int>{c, v, 0} : std::vector<int>{v, c, 0});
+            dw = gpu::linear_grad_weight(
+                [&](Expr i, Expr l, Expr b) { return rows ? Expr(x(i, l, b)) : Expr(x(l, i, b)); },
+                [&](Expr l, Expr o, Expr b) { return Expr(dy(l, o, b)); }, v, c, outputs, blocks);
+            set_dense(dw, {c, outputs});
             return;
         }
+        if (rows) throw Halide::CompileError("rows of samples are for GPUs");
         set_dense(x, {v, c, 0});
         leave_block_stride(x);
-        set_dense(dw, {c, rows});
+        set_dense(dw, {c, outputs});
         if (weight_c) dw.dim(1).set_stride(weight_c);
-        define(v, rows, blocks);
+        define(v, outputs, blocks);
     }
 
 private:
-    void define(int v, int rows, const Expr &blocks) {
+    void define(int v, int outputs, const Expr &blocks) {
         const int width = vector_width(c, natural_vector_size<float>()), vectors = std::max(1, c / width);
         // The last tile overlaps the one before where it does not divide.
-        Tile t = chosen_tile(linear_weight_query(vectors, rows), {tile_x, tile_c},
+        Tile t = chosen_tile(linear_weight_query(vectors, outputs), {tile_x, tile_c},
                              registers_of(get_target(), width).accumulators());
         t.x = std::min(t.x, vectors);
         const int channels = t.x * width, room = turned_share / (4 * v * channels);
         const int together = std::max(1, chunk ? std::min(int(chunk), room) : room); // blocks
-        const int most_rows = std::max(t.c, sums_share / (4 * channels) / t.c * t.c);
-        const int passes = ceil_div(rows, most_rows), of_pass = ceil_div(ceil_div(rows, passes), t.c) * t.c;
+        const int most_outputs = std::max(t.c, sums_share / (4 * channels) / t.c * t.c);
+        const int passes = ceil_div(outputs, most_outputs), of_pass = ceil_div(ceil_div(outputs, passes), t.c) * t.c;
 
         Var i("i"), l("l"), o("o"), b("b"), z("z");
         Var io("io"), ii("ii"), iv("iv"), il("il"), op("op"), oo("oo"), oi("oi");
@@ -64,7 +67,7 @@ private:
         Expr block = z * together + d.y;
         d.where(block < blocks);
         sum(i, o, z) = nothing();
-        sum(i, o, z) += turn.turned(i, d.x, block) * dy(d.x, min(o, rows - 1), block);
+        sum(i, o, z) += turn.turned(i, d.x, block) * dy(d.x, min(o, outputs - 1), block);
         total(i, o) = nothing();
         total(i, o) += sum(i, o, chunks);
         dw(i, o) = total(i, o);
@@ -95,16 +98,17 @@ HALIDE_REGISTER_GENERATOR(cryolite::LinearGradWeight, linear_grad_weight)
 using namespace cryolite;
 
 static TuningSpace space_of(const KernelShape &q) {
-    const int rows = q.integer("tile", 0) ? q.integer("tile") : q.integer("k"), c = q.integer("c");
+    const int outputs = q.integer("tile", 0) ? q.integer("tile") : q.integer("k"), c = q.integer("c");
     const int vectors = std::max(1, c / vector_width(c, q.vector)), sums = q.registers.count - 1;
     TuningSpace space;
     space.knobs = {{"tile_x", from_one_to(std::min(vectors, sums))},
-                   {"tile_c", from_one_to(std::min(rows, sums))},
+                   {"tile_c", from_one_to(std::min(outputs, sums))},
                    {"chunk", {4, 8, 16, 32, 64}}};
     space.together = {"tile_x", "tile_c"};
     space.refuse = [=, registers = q.registers](const Knobs &knobs) -> std::string {
         const int tile = knob(knobs, "tile_x") * knob(knobs, "tile_c");
-        return tile == 0 ? "" : refuse_accumulators(tile, vectors * rows, {.count = registers.count, .per_value = 1});
+        return tile == 0 ? ""
+                         : refuse_accumulators(tile, vectors * outputs, {.count = registers.count, .per_value = 1});
     };
     return space;
 }

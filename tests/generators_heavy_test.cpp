@@ -474,15 +474,15 @@ TEST(BatchStats, ShapesAndRaggedBatches) {
 
 TEST(BatchStats, LargeOffsets) {
     for (double offset : {1e4, -1e6, 1e8})
-        for (int h : {1, 24})
-            check_stats(2, h, h, 20, {}, [&](int n, int c, int p) { return offset + 100 * noise(n, c, p); });
+        for (auto [c, h] : {std::pair{2, 1}, {9, 1}, {9, 2}, {2, 24}})
+            check_stats(c, h, h, 20, {}, [&](int n, int i, int p) { return offset + 100 * noise(n, i, p); });
 }
 
 TEST(BatchStats, ConstantsHaveNoVariance) {
     for (double constant : {100.0, 1e7, -3.3e8, 0.1})
-        for (int h : {1, 24}) {
+        for (auto [c, h] : {std::pair{3, 1}, {9, 1}, {3, 24}}) {
             check_stats(
-                3, h, h, 19, {}, [&](int, int, int) { return constant; }, 0);
+                c, h, h, 19, {}, [&](int, int, int) { return constant; }, 0);
         }
 }
 

@@ -98,8 +98,9 @@ static void lower_weight(Rewriter &r, const Node &n, const KernelContext &contex
     if (context.device) in[0] = r.to.add1("unpack", {in[0]}, {{"lanes", context.lanes}}, n.layer, n.source);
     r.bind(n.outputs[0], r.to.add1("linear_grad_weight_tiles", in, {}, n.layer, n.source));
 }
+static bool is_rows(const Shape &x) { return x.rank() == 3; } // [b,V,c], not [n,c]
 static std::vector<ValueType> infer_tiles(const Graph &g, const Node &n) {
-    const Shape &x = g.shape(n.inputs[0]); // [n,c], or rows [b,V,c]
+    const Shape &x = g.shape(n.inputs[0]);
     return {{Shape{g.shape(n.inputs[1])[1], x[x.rank() - 1]}, Type::f32}};
 }
 static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &context) {
@@ -127,7 +128,10 @@ static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &c
                             .strides = {1, c}}},
                   .tiles = c / tile.inputs * (k / tile.outputs),
                   .flops = 2.0 * double(tile.inputs * tile.outputs * v * context.max_blocks())};
-    if (context.device) kernel.args[1].extents = {c, v};
+    if (is_rows(g.shape(n.inputs[0]))) {
+        kernel.parameters["rows"] = "true";
+        kernel.args[1].extents = {c, v};
+    }
     if (of_inputs) kernel.parameters["weight_c"] = text(c);
     return kernel;
 }
