@@ -334,12 +334,15 @@ TuningSpace gather_space(const KernelShape &q, int x, int c, long weight_stride,
             for (int lower : limits)
                 if (lower < limit && loops(lower) == loops(limit)) return "unrolled as by " + std::to_string(lower);
         }
-        if ((knob(knobs, "order") & channels_last) && (tile_x >= x || tile_c >= c))
-            return "one of the loops over tiles has one";
+        const int order = knob(knobs, "order"), sums = tile_x * tile_c;
+        if ((order & channels_last) && (tile_x >= x || tile_c >= c)) return "one of the loops over tiles has one";
+        const int waiting = (tile_x <= tile_c) != bool(order & other_waits) ? tile_x : tile_c;
+        if (sums * registers.per_value + waiting > registers.count)
+            return std::to_string(sums) + " sums leave no room for " + std::to_string(waiting) + " operands that wait";
         if (packed && tile_x > most_packed_pixels) return "more pixels than the scratch has room for";
         if (tile_c > cached_streams(weight_stride))
             return std::to_string(tile_c) + " streams of weights share too few sets of L1";
-        return refuse_accumulators(tile_x * tile_c, x * c, registers);
+        return refuse_accumulators(sums, x * c, registers);
     };
     return space;
 }
