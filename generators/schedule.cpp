@@ -59,7 +59,7 @@ int cached_streams(long stride) {
 }
 
 TileQuery linear_weight_query(int vectors, int rows) {
-    return {.x = vectors, .c = rows, .steps = 256, .x_cycles = 0.5, .c_cycles = 0.1};
+    return {.x = vectors, .c = rows, .steps = 256, .x_cycles = 0.5, .c_cycles = 0.2};
 }
 
 LinearWeightTile linear_grad_weight_tile(int64_t c, int64_t k, int64_t lanes) {
