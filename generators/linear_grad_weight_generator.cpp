@@ -1,5 +1,7 @@
 // Generator `linear_grad_weight` (kernels.md): outer products of a sample's x and its dy, summed over all samples of
 // all blocks. x is turned round in L1, so that vectors hold input channels and no sum runs over a vector.
+// AVX2, Zen 3, 256 samples, GFLOP/s of a peak of 97 (and read from rows that another kernel had transposed):
+//   256 -> 256: 60-77 (50).   256 -> 120: 68 (61).   333 -> 77: 61 (29).   256 -> 10: 36
 #include "gpu.h"
 #include "lanes.h"
 #include "tuning.h"
@@ -95,9 +97,11 @@ private:
 
 HALIDE_REGISTER_GENERATOR(cryolite::LinearGradWeight, linear_grad_weight)
 
+namespace {
+
 using namespace cryolite;
 
-static TuningSpace space_of(const KernelShape &q) {
+TuningSpace space_of(const KernelShape &q) {
     const int outputs = q.integer("tile", 0) ? q.integer("tile") : q.integer("k"), c = q.integer("c");
     const int vectors = std::max(1, c / vector_width(c, q.vector)), sums = q.registers.count - 1;
     TuningSpace space;
@@ -112,5 +116,7 @@ static TuningSpace space_of(const KernelShape &q) {
     };
     return space;
 }
+
+} // namespace
 
 CRYOLITE_TUNING(linear_grad_weight, space_of)
