@@ -54,6 +54,7 @@ set(generator_sources
     generators/pointwise_gpu.cpp
     generators/pointwise_kernel.cpp
     generators/pointwise_whole.cpp
+    generators/prefetch.cpp
     generators/program.cpp
     generators/reduce_generator.cpp
     generators/schedule.cpp
@@ -106,6 +107,7 @@ set(compiler_sources
     compiler/ops/sgd.cpp
     compiler/ops/swap_channels.cpp
     compiler/parameter_table.cpp
+    compiler/passes/append_programs.cpp
     compiler/passes/apply_optimizer.cpp
     compiler/passes/channels.cpp
     compiler/passes/differentiate.cpp
@@ -187,6 +189,7 @@ set(tool_test_sources
 set(kernel_test_sources
     tests/generators_heavy_test.cpp
     tests/generators_pointwise_test.cpp
+    tests/prefetch_test.cpp
 )
 
 # Front end, passes and interpreter: no kernel is compiled.
@@ -215,6 +218,7 @@ set(network_test_sources
     tests/step_tuner_test.cpp
 )
 set(model_test_sources
+    tests/append_programs_test.cpp
     tests/batch_norm_states_test.cpp
     tests/batch_norm_test.cpp
     tests/channels_test.cpp

@@ -48,6 +48,10 @@ Graph place_concats(const Graph &graph, const PassContext &context);
 // everything else is recomputed where it is read. Sums over the same space share one kernel.
 Graph fuse(const Graph &graph, const PassContext &context);
 
+// Evaluate, infer: a pointwise kernel that alone reads a convolution's result, element by element, becomes part of the
+// convolution's kernel. After fuse. Nothing for devices.
+Graph append_programs(const Graph &graph, const PassContext &context);
+
 // Activations that only weight gradients still read in backward are made again there, by a copy of their kernel that
 // runs late, instead of being kept: where the copy reads what its phase reads anyway and costs less than two accesses.
 // After fuse: about half of a convolutional network's memory.

@@ -16,7 +16,7 @@ const std::vector<Pass> &pipeline(Mode mode, bool one) {
         {"fuse", fuse},
         {"rematerialize", rematerialize}, // of kernels: after fuse
     };
-    static const std::vector<Pass> infer = {
+    static const std::vector<Pass> to_kernels = {
         {"select_mode", select_mode},
         {"simplify", simplify},
         {"fold_channels", fold_channels}, // of whole ops, without what simplify takes from between them
@@ -26,11 +26,13 @@ const std::vector<Pass> &pipeline(Mode mode, bool one) {
         {"place_concats", place_concats},
         {"fuse", fuse},
     };
-    static const std::vector<Pass> infer_one = [] {
-        std::vector<Pass> passes = infer;
-        passes.push_back({"channels", channels}); // of kernels: after fuse
+    auto and_then = [](Pass last) { // of kernels: after fuse
+        std::vector<Pass> passes = to_kernels;
+        passes.push_back(last);
         return passes;
-    }();
+    };
+    static const std::vector<Pass> infer = and_then({"append_programs", append_programs});
+    static const std::vector<Pass> infer_one = and_then({"channels", channels}); // which has its own way with programs
     return mode == Mode::train ? train : one ? infer_one : infer;
 }
 

@@ -122,6 +122,21 @@ ProgramText write_program(const Graph &graph, const std::vector<int> &roots, con
     return {scalars_text + writer.inputs_text + writer.body + outputs, scalars, types, writer.inputs};
 }
 
+std::string with_input_first(const std::string &program, int input) {
+    std::vector<std::string> statements;
+    std::stringstream text(program);
+    for (std::string statement; std::getline(text, statement, ';');) statements.push_back(statement);
+    int seen = 0;
+    for (size_t i = 0; i < statements.size(); i++) {
+        if (statements[i].find("=input [") == std::string::npos || seen++ != input) continue;
+        std::rotate(statements.begin(), statements.begin() + long(i), statements.begin() + long(i) + 1);
+        break;
+    }
+    std::string result;
+    for (const std::string &statement : statements) result += statement + ";";
+    return result;
+}
+
 Shape parse_shape(const std::string &text) {
     if (text.size() < 2 || text.front() != '[' || text.back() != ']')
         throw CompileError("a shape like [n,6,24,24] expected, found '" + text + "'");

@@ -17,6 +17,9 @@ struct ProgramText {
 // text, whatever the graph around it, so that kernels can be shared.
 ProgramText write_program(const Graph &graph, const std::vector<int> &roots, const std::vector<bool> &stored);
 
+// The program with the statement of one input before all others.
+std::string with_input_first(const std::string &program, int input);
+
 std::string bracketed(const Shape &shape); // "[n,6,24,24]"
 Shape parse_shape(const std::string &text);
 std::vector<Shape> parse_shapes(const std::string &text);

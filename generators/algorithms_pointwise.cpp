@@ -212,4 +212,12 @@ Expr Evaluator::uniform(const ProgramStatement &s, const Point &point) {
     return cast<float>(cast<int>(bits >> 8)) * (1.f / 16777216.f);
 }
 
+Expr element_of(const Program &program, const std::vector<Expr> &inputs) {
+    auto input = [&](int statement, const std::vector<Expr> &) {
+        const auto found = std::find(program.inputs.begin(), program.inputs.end(), statement);
+        return inputs.at(size_t(found - program.inputs.begin()));
+    };
+    return Evaluator(program, 1, input, {}).value(program.outputs.at(0), Point{0, {0}});
+}
+
 } // namespace cryolite

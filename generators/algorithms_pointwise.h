@@ -131,4 +131,7 @@ private:
     Staged loop_;                    // what is evaluated belongs to this loop over a window, if any
 };
 
+// The one output of a program of values [n], of which one element is given: by input, in their order.
+Halide::Expr element_of(const Program &program, const std::vector<Halide::Expr> &inputs);
+
 } // namespace cryolite

@@ -1,8 +1,12 @@
 // Generator `channels_conv2d`: convolutions and linear layers of one sample, a program behind them (kernels.md,
 // "Channels"). Share of the FMA peak of one Zen 3 core (AVX2, 104 GFLOP/s), direct: 3x3 64 -> 64 @ 32: 93%, 128 @ 16:
-// 88%, 256 @ 8: 82%, 512 @ 4, whose weights no cache holds: 60%; 1x1 24 -> 144 @ 24: 88%, 144 -> 24: 90%.
+// 88%; 1x1 24 -> 144 @ 24: 88%, 144 -> 24: 90%. Weights that no cache holds, inside resnet18_cifar's and resnet50's
+// inference of one image, two threads (and without chunks and prefetches): 3x3 512 @ 4: 86% (55%), stride 2 256 -> 512
+// @ 8: 84% (48%), 1x1 1024 -> 256 @ 7: 85% (63%), 2048 -> 512 @ 4: 75% (50%).
 #include "channels_kernel.h"
 #include "lanes.h"
+#include "prefetch.h"
+#include "schedule.h"
 #include "scratch.h"
 #include "winograd_transform.h"
 
@@ -14,7 +18,7 @@ public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 1}, s{"s", 1},
         stride{"stride", 1}, padding{"padding", 0}, groups{"groups", 1}, pool{"pool", 1}, vector{"vector", 8};
     GeneratorParam<int> m{"m", 0}, rows{"rows", 1}, channels{"channels", 1}, vectors{"vectors", 1}, tile_x{"tile_x", 1},
-        tile_y{"tile_y", 1};
+        tile_y{"tile_y", 1}, chunk{"chunk", 0};
     GeneratorParam<bool> bias{"bias", false};
     GeneratorParam<std::string> program{"program", ""}, places{"places", ""};
     Input<int> tile{"tile"};
@@ -42,7 +46,7 @@ public:
         Expr first_read = split_rows > 1 ? tile * (task_.rows * q.pool * q.stride) : Expr(0); // row of the padded x
         // Local rows: 0 is the task's first.
         Var channel("channel"), px("px"), py("py");
-        Func product = q.m ? winograd(first_read) : direct(first_read);
+        Func product = q.m ? winograd(first_read) : task_.chunk ? in_chunks(first_read) : direct(first_read);
         Evaluator evaluator(program_, 1, reader(product, first_row), {});
         const ProgramShape &shape = program_.statements[size_t(program_.outputs[0])].shape;
         Func out("out");
@@ -58,6 +62,8 @@ public:
         }
         if (q.m)
             schedule_winograd(out, channel, px, py);
+        else if (task_.chunk)
+            schedule_chunks(out, channel, px, py);
         else
             schedule(out, product, channel, px, py);
         schedule_staged(evaluator, out, Var("xo"));
@@ -70,6 +76,7 @@ public:
                 query_.m ? std::vector<Func>{input_, products_} : std::vector<Func>{padded_};
             place_in_scratch(pipeline, scratch_name_.name(), query_.scratch(task_), large);
         }
+        if (!query_.depthwise()) prefetch_next_chunk(pipeline, "u");
         return pipeline;
     }
 
@@ -77,7 +84,7 @@ private:
     void find_query() {
         const std::vector<int> result = image_extents(program_.statements[size_t(program_.outputs[0])].shape);
         query_ = {c, h, w, k, r, s, stride, padding, groups, pool, result[2], result[1], vector, m};
-        task_ = {rows, channels, vectors, tile_x, tile_y};
+        task_ = {rows, channels, vectors, tile_x, tile_y, chunk};
     }
     void set_shapes() {
         const std::vector<ChannelsPlace> list = parse_places(places);
@@ -122,6 +129,52 @@ private:
         sum(channel, px, py) +=
             u(at % block, d_.x, d_.y, d_.z, at / block) * source(from, px * q.stride + d_.y, py * q.stride + d_.z);
         return sum;
+    }
+
+    // One register tile after the other adds a chunk's products to sums that stay in L1 (Schedule::chunk).
+    Func in_chunks(Expr first_read) {
+        const ChannelsConv &q = query_;
+        const int block = task_.block(q), across = q.wo * q.pool, count = q.pixels(task_);
+        Func source = padded(first_read);
+        Var channel("channel"), p("p"), piece("piece"), column("column"), row("row"), px("px"), py("py");
+        d_ = RDom(0, task_.chunk);
+        parts_ = RDom(0, q.c / task_.chunk, 0, q.s, 0, q.r);
+        Expr from = piece * task_.chunk + d_, pixel = count % task_.tile_x ? Expr(min(p, count - 1)) : Expr(p);
+        sum_(channel, p, piece, column, row) = nothing();
+        sum_(channel, p, piece, column, row) +=
+            u(channel % block, from, column, row, channel / block) *
+            source(from, pixel % across * q.stride + column, pixel / across * q.stride + row);
+        total_(channel, p) = bias_ ? Expr((*bias_)(channel)) : nothing();
+        total_(channel, p) += sum_(channel, p, parts_.x, parts_.y, parts_.z);
+        Func product("product");
+        product(channel, px, py) = total_(channel, px + across * py);
+        return product;
+    }
+
+    void schedule_chunks(Func out, Var channel, Var px, Var py) {
+        const ChannelsConv &q = query_;
+        const int block = task_.block(q), v = q.vector;
+        Var co("co"), ci("ci"), cv("cv"), cl("cl"), po("po"), pi("pi"), p = total_.args()[1];
+        const TailStrategy whole = TailStrategy::RoundUp;
+        out.split(channel, co, ci, block, whole).split(ci, cv, cl, v, whole).reorder(cl, cv, px, py, co);
+        out.vectorize(cl).unroll(cv).never_partition_all();
+        total_.compute_at(out, co).store_in(Halide::MemoryType::Stack).bound_extent(channel, block);
+        total_.bound_extent(p, ceil_div(q.pixels(task_), task_.tile_x) * task_.tile_x)
+            .vectorize(channel, v)
+            .unroll(channel);
+        auto total = total_.update();
+        total.split(channel, cv, cl, v, whole).split(p, po, pi, task_.tile_x, whole);
+        total.reorder(cl, cv, pi, po, parts_.x, parts_.y, parts_.z).vectorize(cl).unroll(cv).unroll(pi);
+        total.never_partition_all();
+        sum_.compute_at(total_, po).bound_extent(channel, block).bound_extent(p, task_.tile_x);
+        sum_.vectorize(channel, v).unroll(channel).unroll(p);
+        auto update = sum_.update();
+        update.split(channel, cv, cl, v, whole);
+        if (task_.vectors > task_.tile_x)
+            update.reorder(cl, p, cv, d_);
+        else
+            update.reorder(cl, cv, p, d_);
+        update.vectorize(cl).unroll(cv).unroll(p).never_partition_all();
     }
 
     // Transformed input, products one matrix multiplication a point, output transform: winograd_generator.cpp with
@@ -271,9 +324,10 @@ private:
     Program program_;
     ChannelsConv query_;
     ChannelsConv::Schedule task_;
-    RDom d_;
+    RDom d_, parts_;
     Func padded_, scratch_name_;
     Func lines_{"lines"}, input_{"input"}, sum_{"sum"}, products_{"products"}, columns_{"columns"}; // Winograd's
+    Func total_{"total"};
     std::map<int, Halide::GeneratorInput<Buffer<float>> *> inputs_;
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
     Halide::GeneratorOutput<Buffer<float>> *scratch_ = nullptr, *y_ = nullptr;

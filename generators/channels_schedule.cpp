@@ -21,7 +21,21 @@ int divisor_from(int n, int parts) { // the largest divisor of n of which there 
 // Bytes a cycle from the cache that holds a block's weights, on Zen 3: L1 63, L2 31, L3 17.
 double weight_rate(double bytes) { return bytes <= 16e3 ? 63 : bytes <= 384e3 ? 31 : 17; }
 
+// Input channels of a chunk of weights, 0 where chunks gain nothing or make sums that L1 does not hold.
+int chunk_of(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
+    const int share = 16 * 1024, block = s.block(q); // of L1
+    if (q.groups > 1 || s.channels % block || 4 * block * q.steps() <= share || 4 * block * q.pixels(s) > share)
+        return 0;
+    const int chunk = largest_divisor(q.c, share / (4 * block));
+    return chunk >= 32 || chunk == q.c ? chunk : 0;
+}
+
 double cycles(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
+    if (s.chunk) {
+        const double fmas = s.vectors * s.tile_x, tiles = ceil_div(q.pixels(s), s.tile_x);
+        const double step = std::max({fmas / 2, 4.0, (s.vectors + s.tile_x) / 2.0});
+        return s.blocks(q) * tiles * (step * q.steps() + (4 + 1.5 * fmas) * (q.steps() / s.chunk));
+    }
     const double pixels = double(s.tile_x) * s.tile_y * q.pool * q.pool, fmas = pixels * s.vectors;
     const double loads = q.depthwise() ? fmas + s.vectors : pixels + s.vectors;
     const double passes = double(ceil_div(q.wo, s.tile_x)) * ceil_div(s.rows, s.tile_y), tiles = passes * s.blocks(q);
@@ -60,11 +74,11 @@ static ChannelsConv::Schedule winograd_schedule(const ChannelsConv &q) {
     return s;
 }
 
-// By multiply-adds at 90 GFLOP/s, and weights that no cache of a core holds at 20 GB/s.
+// By multiply-adds at 90 GFLOP/s, or weights that no cache of a core holds at 20 GB/s: they come meanwhile.
 int ChannelsConv::best_m() const {
     if (r != 3 || s != 3 || stride != 1 || groups != 1 || pool != 1 || c % vector || k % vector || c < 16) return 0;
     auto seconds = [&](double flops, double weights) {
-        return flops / 90e9 + (weights * 4 > 256e3 ? weights * 4 / 20e9 : 0);
+        return std::max(flops / 90e9, weights * 4 > 256e3 ? weights * 4 / 20e9 : 0);
     };
     double least = seconds(18.0 * c * k * ho * wo, 9.0 * c * k) / 1.2; // transforms
     int best = 0;
@@ -93,7 +107,7 @@ ChannelsConv::Schedule ChannelsConv::schedule() const {
         const int rows = divisor_from(ho, tasks);
         const int channels = dense && k % piece == 0 ? piece * divisor_from(k / piece, tasks) : k;
         const long weights = long(k) * steps(), image = long(c) * h * w;
-        const bool less_read = depthwise() ? ho <= 8 : weights > image;
+        const bool less_read = depthwise() ? ho <= 8 : weights > image * (padding > 0 ? 4 : 1);
         if (channels < k && (rows == ho || less_read))
             best.channels = channels;
         else
@@ -104,13 +118,15 @@ ChannelsConv::Schedule ChannelsConv::schedule() const {
     const Schedule tasks = best;
     double least = 0;
     for (int v = 1; v <= std::min(vectors, accumulators); v++)
-        for (int x = 1; x <= std::min(wo, accumulators); x++)
+        for (int x = 1; x <= std::min(wo * tasks.rows, accumulators); x++)
             for (int y = 1; y <= std::min(tasks.rows, 4); y++) {
                 const int count = v * x * y * pool * pool;
                 if (count > accumulators && !(v == 1 && x == 1 && y == 1)) continue;
                 // Whole blocks need no guards.
                 if (best.channels % vector == 0 && vectors % v && (vectors < 64 || best.channels < k)) continue;
-                const Schedule s{tasks.rows, tasks.channels, v, x, y};
+                Schedule s{tasks.rows, tasks.channels, v, x, y};
+                if (y == 1) s.chunk = chunk_of(*this, s);
+                if (x > wo && !s.chunk) continue;
                 const double cost = cycles(*this, s);
                 if (least == 0 || cost < least) least = cost, best = s;
             }

@@ -25,10 +25,14 @@ struct ChannelsConv {
     struct Schedule {
         int rows, channels;          // of one task: one of them is all
         int vectors, tile_x, tile_y; // accumulators: vectors of channels by pixels of the result
+        // > 0: a block's sums of all pixels are made so many input channels at a time, whose weights stay in L1 from
+        // one tile of pixels to the next; tile_x then counts pixels that follow each other, across rows.
+        int chunk = 0;
         int block(const ChannelsConv &q) const { return vectors * q.vector; } // channels that share a piece of weights
         int blocks(const ChannelsConv &q) const { return (channels + block(q) - 1) / block(q); }
     };
     Schedule schedule() const;
+    int pixels(const Schedule &s) const { return wo * pool * s.rows * pool; } // of a task, of the convolution's result
     int tiles(const Schedule &s) const { return (ho / s.rows) * (k / s.channels); }
     // Whether a task copies what it reads of x: with its padding, or with channels that fill its last block up.
     bool copies(const Schedule &s) const {

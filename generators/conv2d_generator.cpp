@@ -17,6 +17,7 @@
 // First layers, the Zen 3, of a peak of 104 GFLOP/s: forward (by 12 sums, see is_first)
 //   5x5 1 -> 6 @ 28: 86% (48%), padded 94% (85%).   3x3 padded 1 -> 32 @ 28: 89% (87%).   3x3 padded 3 -> 64 @ 32: 93%
 //   (82%), stride 2 3 -> 32 @ 96: 78-86% (48%).   7x7 stride 2 3 -> 64 @ 112: 92% (56%)
+#include "appended_program.h"
 #include "conv2d_gpu.h"
 
 #include <algorithm>
@@ -71,7 +72,10 @@ struct Gather {
 
     explicit Gather(const Source &q) : d(0, q.s, 0, q.r, 0, q.channels), source_(q) {}
 
-    template <class X> void define(X &x, const Expr &column, const Expr &row, const Expr &start, const Expr &weight) {
+    // program: what is stored of a sum.
+    template <class X>
+    void define(X &x, const Expr &column, const Expr &row, const Expr &start, const Expr &weight,
+                const AppendedProgram &program = {}) {
         const Source &q = source_;
         Expr value;
         if (q.padded) {
@@ -86,7 +90,8 @@ struct Gather {
         }
         sum(v.l, v.x, v.y, v.c, v.b) = start;
         sum(v.l, v.x, v.y, v.c, v.b) += value * weight;
-        out(v.l, v.x, v.y, v.c, v.b) = sum(v.l, v.x, v.y, v.c, v.b);
+        const std::vector<Expr> at{v.l, v.x, v.y, v.c, v.b};
+        out(at) = program.of(sum(at), at);
     }
 
     // Register tiles of x positions and channels; for each, all taps. Channel tiles are inside the row, so that the
@@ -170,6 +175,7 @@ template <class Dy> struct GradInput {
 class Conv2d : public ConvBase<Conv2d> {
 public:
     GeneratorParam<bool> bias{"bias", false};
+    GeneratorParam<std::string> program{"program", ""};
     GeneratorParam<int> unroll{"unroll", 0}, order{"order", 0};
     Input<Buffer<float, 5>> x{"x"};
     Input<Buffer<float, 4>> weight{"weight"};
@@ -177,6 +183,7 @@ public:
 
     void configure() {
         if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
+        program_.add_inputs(*this, program);
         add_scratch();
     }
 
@@ -185,7 +192,9 @@ public:
         set_input(x, q);
         set_weight(weight, q);
         if (bias_) set_dense(*bias_, {q.k * q.groups});
+        program_.each_input([&](auto &other) { set_output(other, q); });
         if (is_gpu(get_target())) {
+            if (!program.value().empty()) throw Halide::CompileError("no program behind a convolution on a GPU");
             GpuTile tile = gpu_tile();
             tile.unroll = unroll;
             y = gpu::conv2d(q, tile, gpu::element(x), gpu::element(weight), bias_ ? gpu::element(*bias_) : nullptr);
@@ -196,7 +205,7 @@ public:
         const auto &[v, d] = std::tie(conv.v, conv.d);
         Expr channel = v.b % q.groups * q.k + v.c;
         conv.define(x, v.x * q.stride + d.x - q.padding, v.y * q.stride + d.y - q.padding,
-                    bias_ ? Expr((*bias_)(channel)) : nothing(), weight(d.x, d.y, d.z, channel));
+                    bias_ ? Expr((*bias_)(channel)) : nothing(), weight(d.x, d.y, d.z, channel), program_);
         y = conv.out;
         set_output(y, q);
         const long weight_stride = 4L * q.c * q.r * q.s;
@@ -215,6 +224,7 @@ public:
     }
 
 private:
+    AppendedProgram program_;
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
 };
 

@@ -1,6 +1,7 @@
 // The plan of one sample: channels innermost, tasks that are parts of a layer. Everything that inference may be made
 // of, beside float64 and beside the lane layout.
 #include "fixture.h"
+#include "generators/channels_schedule.h"
 #include "golden.h"
 #include "interpret.h"
 #include "networks.h"
@@ -136,6 +137,42 @@ TEST(Channels, LayersInTasks) {
                 x = relu(conv2d(x, {.channels = 2 * channels, .window = 1, .stride = 2}) + y);
                 net.classify(linear(flatten(x), {.units = 40}));
             });
+}
+
+// Weights of a block larger than L1's share: sums of all pixels, a chunk of input channels at a time.
+TEST(Channels, ChunksOfInputChannels) {
+    struct {
+        int from, to, h, w, window, stride, padding, pool;
+    } cases[] = {{128, 32, 7, 7, 3, 1, 1, 1}, // pixels that no tile divides, windows over several rows
+                 {96, 40, 6, 5, 3, 2, 1, 1},   {600, 48, 7, 7, 1, 1, 0, 1}, // a chunk is no power of two
+                 {512, 24, 9, 3, 1, 2, 0, 1},  {128, 16, 8, 8, 3, 1, 1, 2}, // a pool behind it
+                 {160, 64, 12, 12, 5, 1, 0, 1}};
+    for (const auto &c : cases) {
+        SCOPED_TRACE(testing::Message() << c.from << " to " << c.to << " @ " << c.h << "x" << c.w << ", window "
+                                        << c.window << ", stride " << c.stride);
+        ChannelsConv q{.c = c.from,
+                       .h = c.h,
+                       .w = c.w,
+                       .k = c.to,
+                       .r = c.window,
+                       .s = c.window,
+                       .stride = c.stride,
+                       .padding = c.padding,
+                       .groups = 1,
+                       .pool = c.pool,
+                       .ho = ((c.h + 2 * c.padding - c.window) / c.stride + 1) / c.pool,
+                       .wo = ((c.w + 2 * c.padding - c.window) / c.stride + 1) / c.pool,
+                       .vector = 8};
+        EXPECT_GT(q.schedule().chunk, 0);
+        EXPECT_EQ(q.c % q.schedule().chunk, 0);
+        expect_right([&](Network &net) {
+            Value x = conv2d(net.input("image", {3, c.h, c.w}), {.channels = c.from, .window = 1});
+            x = conv2d(relu(x), {.channels = c.to, .window = c.window, .stride = c.stride, .padding = c.padding});
+            x = relu(x);
+            if (c.pool > 1) x = max_pool2d(x, {.window = c.pool});
+            net.classify(linear(flatten(x), {.units = 3}));
+        });
+    }
 }
 
 TEST(Channels, Pooling) {

@@ -306,8 +306,8 @@ TEST(Pipeline, ListsAndBlame) {
     };
     const std::string tail = "lower simplify_lowered mask_padding place_concats fuse ";
     EXPECT_EQ(names(Mode::train), "select_mode differentiate apply_optimizer simplify " + tail + "rematerialize ");
-    EXPECT_EQ(names(Mode::evaluate), "select_mode simplify fold_channels " + tail);
-    EXPECT_EQ(names(Mode::infer), "select_mode simplify fold_channels " + tail);
+    EXPECT_EQ(names(Mode::evaluate), "select_mode simplify fold_channels " + tail + "append_programs ");
+    EXPECT_EQ(names(Mode::infer), "select_mode simplify fold_channels " + tail + "append_programs ");
 
     // A broken network is blamed on the network, before any pass.
     Graph graph = parse(small);

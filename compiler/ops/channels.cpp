@@ -108,6 +108,7 @@ static Kernel conv_kernel(const Graph &g, const Node &n, const KernelContext &) 
                                                                                   {"vectors", s.vectors},
                                                                                   {"tile_x", s.tile_x},
                                                                                   {"tile_y", s.tile_y},
+                                                                                  {"chunk", s.chunk},
                                                                                   {"m", q.m}})
         kernel.parameters[name] = text(value);
     std::vector<ChannelsPlace> places;

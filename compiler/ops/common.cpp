@@ -3,7 +3,22 @@
 
 #include "../program_text.h"
 
+#include "../../generators/program.h"
+
 namespace cryolite {
+
+size_t program_inputs(const Node &node) {
+    return node.attrs.has("program") ? parse_program(node.attrs.string("program")).inputs.size() - 1 : 0;
+}
+bool has_bias(const Node &node) { return node.inputs.size() - program_inputs(node) > 2; }
+void check_program_inputs(const Graph &graph, const Node &node, const Shape &result) {
+    const size_t count = program_inputs(node);
+    if (node.inputs.size() < count + 2 || node.inputs.size() > count + 3)
+        compile_error(node, "x, a weight, a bias and " + text(int64_t(count)) + " inputs of its program expected");
+    for (size_t i = node.inputs.size() - count; i < node.inputs.size(); i++)
+        if (const Shape &shape = graph.shape(node.inputs[i]); shape != result)
+            compile_error(node, "its program reads " + shape.text() + " beside " + result.text());
+}
 
 ValueId literal(Graph &graph, double value) { return graph.add1("constant", {}, {{"value", value}}); }
 

@@ -33,6 +33,14 @@ std::vector<int64_t> kernel_extents(const Shape &shape, const KernelContext &con
 KernelArg input_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context);
 
+// What a kernel computes of its result, element by element, before it stores it (passes/append_programs.cpp): attribute
+// `program`, of values [n], whose first input is the result. The others are the node's last inputs, as many as this,
+// and are shaped as the result is.
+size_t program_inputs(const Node &node);
+bool has_bias(const Node &node); // behind x and the weight
+// How many inputs there are, and the shapes of the program's.
+void check_program_inputs(const Graph &graph, const Node &node, const Shape &result);
+
 inline constexpr char direct_on_devices[] = "devices have direct convolutions only";
 
 // Tells a kernel for a device the largest batch, for which it then has threads enough: parameter `n`.

@@ -19,14 +19,16 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     if (w[1] != x[1] / groups(n))
         compile_error(n, "input " + x.text() + (groups(n) > 1 ? " in " + text(groups(n)) + " groups" : "") +
                              " does not fit weight " + w.text());
-    if (n.inputs.size() > 2 && g.shape(n.inputs[2]) != Shape{w[0]})
+    if (has_bias(n) && g.shape(n.inputs[2]) != Shape{w[0]})
         compile_error(n, "bias " + g.shape(n.inputs[2]).text() + " does not fit weight " + w.text());
     int64_t padding = n.attrs.integer("padding"), stride = n.attrs.integer("stride");
     if (stride < 1 || padding < 0)
         compile_error(n, "stride " + text(stride) + ", padding " + text(padding) + " are no stride and no padding");
     if (w[2] > x[2] + 2 * padding || w[3] > x[3] + 2 * padding)
         compile_error(n, "window " + w.text() + " does not fit the padded input " + x.text());
-    return {{Shape{Shape::batch, w[0], out_extent(x[2], w[2], n), out_extent(x[3], w[3], n)}, Type::f32}};
+    const Shape y{Shape::batch, w[0], out_extent(x[2], w[2], n), out_extent(x[3], w[3], n)};
+    check_program_inputs(g, n, y);
+    return {{y, Type::f32}};
 }
 static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<ValueId> &dy) {
     Shape x = g.shape(n.inputs[0]), w = g.shape(n.inputs[1]);
@@ -57,18 +59,24 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .parameters = parameters(x, w, n),
                   .args = {},
                   .flops = flops(w, g.shape(n.outputs[0]), context)};
-    kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
+    kernel.parameters["bias"] = has_bias(n) ? "true" : "false";
+    if (n.attrs.has("program")) kernel.parameters["program"] = n.attrs.string("program");
     note_batch(kernel, context);
-    for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
+    const size_t results = n.inputs.size() - program_inputs(n); // arguments from here on are shaped as the result
+    for (size_t i = 0; i < n.inputs.size(); i++) {
+        const KernelArg arg = input_arg(g, n, int(i), context);
+        kernel.args.push_back(i == 0 || i >= results ? image_arg(arg, w, n) : arg);
+    }
     kernel.args.push_back(image_arg(output_arg(g, n, 0, context), w, n));
-    kernel.args[0] = image_arg(kernel.args[0], w, n);
-    std::vector<ChannelDimension> channels{{1, 3}, {2, 3}};
-    if (n.inputs.size() > 2) channels = {{1, 3}, {2, 0}, {3, 3}};
-    if (!cut_pixels(kernel, w[0], x, w, n, context)) cut_block(kernel, "k", channels, n, context);
+    std::vector<ChannelDimension> channels{{1, 3}};
+    if (has_bias(n)) channels.push_back({2, 0});
+    for (size_t i = results; i < kernel.args.size(); i++) channels.push_back({i, 3});
+    if (!cut_pixels(kernel, results, w[0], x, w, n, context)) cut_block(kernel, "k", channels, n, context);
     pack_source(kernel, x[1], std::stoll(kernel.parameters.at("k")), w, n, context);
     return kernel;
 }
 static void reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
+    if (node.attrs.has("program")) compile_error(node, "there is no reference with a program");
     Tensor &y = *out[0];
     int64_t plane = y.shape[2] * y.shape[3];
     for (int64_t i = 0; i < y.elements(); i++)
@@ -95,7 +103,7 @@ extern const OpDef conv2d_op;
 const OpDef conv2d_op = {.name = "conv2d",
                          .summary = "2-D convolution",
                          .min_inputs = 2,
-                         .max_inputs = 3,
+                         .max_inputs = 1 << 16,
                          .infer = infer,
                          .gradient = gradient,
                          .lower = lower,

@@ -53,7 +53,7 @@ void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDim
         for (KernelArg &arg : kernel.args) cut(arg, arg.extents.size() - 1, tiles);
     }
 }
-bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &w, const Node &n,
+bool cut_pixels(Kernel &kernel, size_t images, int64_t results, const Shape &x, const Shape &w, const Node &n,
                 const KernelContext &context) {
     const int64_t pixels = x[2] * x[3];
     if (!by_pixels(w, n) || groups(n) > 1 || pixels * context.lanes < results) return false;
@@ -63,7 +63,7 @@ bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &w,
     kernel.parameters["w"] = text(pixels / tiles);
     kernel.parameters["plane"] = text(pixels);
     cut(kernel.args.front(), 1, tiles);
-    cut(kernel.args.back(), 1, tiles);
+    for (size_t i = images; i < kernel.args.size(); i++) cut(kernel.args[i], 1, tiles);
     return true;
 }
 void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &w, const Node &n,

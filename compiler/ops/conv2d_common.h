@@ -30,8 +30,8 @@ struct ChannelDimension {
 void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &node,
                const KernelContext &context);
 // The same with ranges of pixels instead of channels, where weights are smaller than images: a task then reads its part
-// of the images and all weights.
-bool cut_pixels(Kernel &kernel, int64_t results, const Shape &x, const Shape &weight, const Node &node,
+// of the images and all weights. Arguments from `images` on are shaped as the result, of `results` channels.
+bool cut_pixels(Kernel &kernel, size_t images, int64_t results, const Shape &x, const Shape &weight, const Node &node,
                 const KernelContext &context);
 // Scratch for the copy of a source of `channels` channels, before the result, where copying it pays. Only for kernels
 // whose images are all pixels in a row (by_pixels) and of one group.

@@ -55,7 +55,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
                   .flops = flops(w, g.shape(n.inputs[0]), context)};
     if (is_swapped(n)) kernel.parameters["swapped"] = "true";
     note_batch(kernel, context);
-    if (!cut_pixels(kernel, x[1], x, w, n, context)) {
+    if (!cut_pixels(kernel, 2, x[1], x, w, n, context)) {
         cut_block(kernel, "c", {{1, is_swapped(n) ? 3u : 2u}, {2, 3}}, n, context);
         if (kernel.tiles && groups(n) == 1 && !is_swapped(n)) kernel.parameters["weight_c"] = text(x[1]);
     }

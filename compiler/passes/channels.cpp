@@ -7,6 +7,7 @@
 #include "../ops/channels.h"
 #include "../ops/common.h"
 #include "../passes.h"
+#include "../program_text.h"
 #include "../views.h"
 
 #include "../../generators/program.h"
@@ -23,22 +24,6 @@ bool named(const Node &node, const char *op) { return node.op == find_op(op); }
 
 [[noreturn]] void unsupported(const Node &node, const std::string &why) {
     throw NoChannels("layer '" + node.layer + "': " + why);
-}
-
-// The program with the statement of one input before all others.
-std::string with_input_first(const std::string &program, int input) {
-    std::vector<std::string> statements;
-    std::stringstream text(program);
-    for (std::string statement; std::getline(text, statement, ';');) statements.push_back(statement);
-    int seen = 0;
-    for (size_t i = 0; i < statements.size(); i++) {
-        if (statements[i].find("=input [") == std::string::npos || seen++ != input) continue;
-        std::rotate(statements.begin(), statements.begin() + long(i), statements.begin() + long(i) + 1);
-        break;
-    }
-    std::string result;
-    for (const std::string &statement : statements) result += statement + ";";
-    return result;
 }
 
 std::string compact(const Shape &shape) { // as programs have it

@@ -1,0 +1,74 @@
+// What is computed of a convolution's result alone, element by element, is computed in its kernel, before it is stored:
+// activations, and the sum that ends a residual block. Programs with pools, sums or values of other shapes stay
+// kernels.
+#include "../ops/common.h"
+#include "../passes.h"
+#include "../program_text.h"
+
+#include "../../generators/program.h"
+
+namespace cryolite {
+
+namespace {
+
+// The program as one of values [n]; empty where an element of the result depends on more than that of each input.
+std::string of_elements(const Graph &graph, const Node &node) {
+    const size_t longest = 16; // statements; longer ones are cut into Funcs, which a convolution has no loops for
+    if (node.outputs.size() != 1 || !node.attrs.string("scalars").empty()) return "";
+    const Shape &result = graph.shape(node.outputs[0]);
+    for (ValueId v : node.inputs)
+        if (graph.shape(v) != result) return "";
+    std::string text = node.attrs.string("program");
+    const Program program = parse_program(text);
+    if (program.statements.size() > longest) return "";
+    for (const ProgramStatement &s : program.statements)
+        if (!s.attributes.empty() || !s.axes.empty() || s.op == "broadcast") return "";
+    const std::string shape = bracketed(result);
+    for (size_t at = 0; (at = text.find(shape, at)) != std::string::npos;) text.replace(at, shape.size(), "[n]");
+    return text;
+}
+
+} // namespace
+
+Graph append_programs(const Graph &graph, const PassContext &context) {
+    if (context.kernel.device) return graph;
+    const std::vector<int> uses = graph.use_counts();
+    std::map<const Node *, const Node *> reader_of, read_by; // convolutions, their programs
+    for (const Node &node : graph.nodes) {
+        if (node.op != find_op("pointwise")) continue;
+        const std::string program = of_elements(graph, node);
+        if (program.empty()) continue;
+        for (ValueId v : node.inputs) {
+            const Node &maker = graph.producer(v);
+            if (maker.op != find_op("conv2d") || uses[size_t(v)] != 1) continue;
+            reader_of[&maker] = &node;
+            read_by[&node] = &maker;
+            break;
+        }
+    }
+    Rewriter rewriter(graph);
+    for (const Node &node : graph.nodes) {
+        if (reader_of.count(&node)) continue; // made where its program is
+        auto found = read_by.find(&node);
+        if (found == read_by.end()) {
+            rewriter.copy(node);
+            continue;
+        }
+        const Node &convolution = *found->second;
+        std::vector<ValueId> inputs = rewriter.inputs(convolution);
+        int first = 0;
+        for (size_t i = 0; i < node.inputs.size(); i++) {
+            if (node.inputs[i] == convolution.outputs[0])
+                first = int(i);
+            else
+                inputs.push_back(rewriter.map[size_t(node.inputs[i])]);
+        }
+        Attrs attrs = convolution.attrs;
+        attrs.map["program"] = with_input_first(of_elements(graph, node), first);
+        rewriter.bind(node.outputs[0],
+                      rewriter.to.add1("conv2d", inputs, attrs, convolution.layer, convolution.source));
+    }
+    return std::move(rewriter.to);
+}
+
+} // namespace cryolite

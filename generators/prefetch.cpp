@@ -1,0 +1,110 @@
+// A lowering pass that puts prefetches into the innermost loop that reads a buffer (prefetch.h).
+#include "prefetch.h"
+
+#include <optional>
+#include <vector>
+
+namespace cryolite {
+using namespace Halide::Internal;
+using Halide::Expr;
+
+namespace {
+
+constexpr int line = 16; // floats in a line of a cache
+
+class PrefetchNextChunk : public IRMutator {
+public:
+    explicit PrefetchNextChunk(std::string buffer) : buffer_(std::move(buffer)) {}
+
+protected:
+    using IRMutator::visit;
+
+    Stmt visit(const LetStmt *op) override {
+        names_.push_back({op->name, op->value});
+        Stmt stmt = IRMutator::visit(op);
+        names_.pop_back();
+        return stmt;
+    }
+    Stmt visit(const For *op) override {
+        names_.push_back({op->name, Expr()});
+        loops_.push_back(op);
+        read_ = Expr();
+        Stmt body = mutate(op->body);
+        if (read_.defined()) {
+            if (std::optional<Stmt> ahead = prefetches()) body = Block::make(*ahead, body);
+            read_ = Expr(); // loops around this one are no innermost ones
+        }
+        loops_.pop_back();
+        names_.pop_back();
+        return For::make(op->name, op->min, op->extent, op->for_type, op->partition_policy, op->device_api, body);
+    }
+    Expr visit(const Load *op) override {
+        const Ramp *ramp = op->index.as<Ramp>();
+        if (op->name == buffer_ && !read_.defined()) read_ = in_loops(ramp ? ramp->base : op->index);
+        return IRMutator::visit(op);
+    }
+
+private:
+    struct Name {
+        std::string name;
+        Expr value; // undefined: of a loop
+    };
+
+    // In terms of loops alone.
+    Expr in_loops(Expr e) const {
+        for (size_t i = names_.size(); i-- > 0;)
+            if (names_[i].value.defined()) e = substitute(names_[i].name, names_[i].value, e);
+        return e;
+    }
+
+    std::optional<Stmt> prefetches() const {
+        size_t first = loops_.size(); // the outermost loop that reads a chunk once more
+        std::vector<int64_t> steps, extents;
+        for (size_t i = 0; i < loops_.size(); i++) {
+            Expr loop = Variable::make(Halide::Int(32), loops_[i]->name);
+            Expr step = simplify(substitute(loops_[i]->name, loop + 1, read_) - read_);
+            const auto extent = as_const_int(simplify(loops_[i]->extent)), by = as_const_int(step);
+            if (!extent || !by) return std::nullopt;
+            steps.push_back(*by);
+            extents.push_back(*extent);
+            if (*by == 0 && first == loops_.size()) first = i;
+        }
+        const int64_t step = steps.back();
+        if (first == loops_.size() || step < 1) return std::nullopt;
+        Expr begin = read_, reading = 0; // of the chunk; which one of all its readings
+        int64_t readings = 1, chunk = step;
+        for (size_t i = first; i < loops_.size(); i++) {
+            Expr loop = Variable::make(Halide::Int(32), loops_[i]->name);
+            if (steps[i] == 0) {
+                reading = reading * int(extents[i]) + (loop - loops_[i]->min);
+                readings *= extents[i];
+            } else {
+                chunk += steps[i] * (extents[i] - 1);
+                begin = substitute(loops_[i]->name, loops_[i]->min, begin);
+            }
+        }
+        const int64_t share = (chunk / readings + line - 1) / line * line;
+        Expr at = begin + int(chunk) + reading * int(share) + simplify(read_ - begin) / int(readings);
+        Stmt all;
+        for (int64_t offset = 0; offset * readings < step; offset += line) {
+            const std::vector<Expr> arguments{Variable::make(Halide::Handle(), buffer_), simplify(at + int(offset)), 1,
+                                              1};
+            Stmt one = Evaluate::make(Call::make(Halide::Float(32), Call::prefetch, arguments, Call::Intrinsic));
+            all = all.defined() ? Block::make(all, one) : one;
+        }
+        return all;
+    }
+
+    std::string buffer_;
+    std::vector<Name> names_;
+    std::vector<const For *> loops_;
+    Expr read_; // index of the first read in the loop at hand
+};
+
+} // namespace
+
+void prefetch_next_chunk(Halide::Pipeline pipeline, const std::string &buffer) {
+    pipeline.add_custom_lowering_pass(new PrefetchNextChunk(buffer));
+}
+
+} // namespace cryolite

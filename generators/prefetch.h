@@ -1,0 +1,16 @@
+// Weights asked for while the ones before them are in use.
+#pragma once
+
+#include "Halide.h"
+
+#include <string>
+
+namespace cryolite {
+
+// For a buffer that the loops of a kernel read front to back, a chunk at a time, and each chunk several times before
+// the next: every reading asks for its share of the next chunk, so that the chunk comes from memory while this one is
+// computed with. A cache's own prefetcher follows the first reading alone, and then waits with the core. Loops whose
+// order is another are left as they are.
+void prefetch_next_chunk(Halide::Pipeline pipeline, const std::string &buffer);
+
+} // namespace cryolite
