@@ -4,6 +4,7 @@
 // 512 @ 4, whose weights come from memory: 143, by F(2, 3) 141. Direct in the same run: 83, 49, 76, 37, 46, 98, 95.
 #include "gpu.h"
 #include "lanes.h"
+#include "prefetch.h"
 #include "scratch.h"
 #include "winograd_transform.h"
 
@@ -123,6 +124,7 @@ public:
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinograd>::build_pipeline();
         place_in_scratch(pipeline, Func(scratch).name(), shape().scratch_elements(), {input_, product_});
+        prefetch_next_chunk(pipeline, "u");
         return pipeline;
     }
 
