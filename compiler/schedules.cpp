@@ -169,6 +169,7 @@ static ScheduleKey make_key(const std::string &generator, const std::string &sha
 ScheduleKey schedule_key(const KernelSpec &kernel, const KernelTarget &target) {
     KernelSpec shape = kernel;
     for (const Knob &knob : tuning_space(kernel, target).knobs) shape.parameters.erase(knob.name);
+    shape.parameters.erase("program"); // what is behind a convolution does not change which schedule is best
     const std::string text = shape.key();
     const char *path = kernel.parameters.count("lanes") ? "lanes" : "channels";
     return make_key(kernel.generator, text.substr(std::min(text.size(), kernel.generator.size() + 1)), path, target);

@@ -76,7 +76,7 @@ public:
                 query_.m ? std::vector<Func>{input_, products_} : std::vector<Func>{padded_};
             place_in_scratch(pipeline, scratch_name_.name(), query_.scratch(task_), large);
         }
-        if (!query_.depthwise()) prefetch_next_chunk(pipeline, "u");
+        if (!query_.depthwise()) prefetch_weights(pipeline, "u");
         return pipeline;
     }
 

@@ -14,9 +14,9 @@ constexpr int line = 16; // floats in a line of a cache
 // Floats, where every value is read once. Of Winograd weights from memory 512 and 1024 take the least time (AVX2).
 constexpr int ahead = 1024;
 
-class PrefetchNextChunk : public IRMutator {
+class PrefetchWeights : public IRMutator {
 public:
-    explicit PrefetchNextChunk(std::string buffer) : buffer_(std::move(buffer)) {}
+    explicit PrefetchWeights(std::string buffer) : buffer_(std::move(buffer)) {}
 
 protected:
     using IRMutator::visit;
@@ -60,8 +60,8 @@ private:
     }
 
     std::optional<Stmt> prefetches() const {
-        size_t first = loops_.size(); // the outermost loop that reads a chunk once more
-        bool streams = false;
+        size_t first = loops_.size(); // the outermost loop that reads a chunk once more, in one from chunk to chunk
+        bool goes_on = false;
         std::vector<int64_t> steps, extents;
         for (size_t i = 0; i < loops_.size(); i++) {
             Expr loop = Variable::make(Halide::Int(32), loops_[i]->name);
@@ -70,8 +70,8 @@ private:
             if (!extent || !by) return std::nullopt;
             steps.push_back(*by);
             extents.push_back(*extent);
-            streams = streams || *by != 0;
-            if (streams && *by == 0 && first == loops_.size()) first = i;
+            goes_on = goes_on || *by != 0;
+            if (goes_on && *by == 0 && first == loops_.size()) first = i;
         }
         const int64_t step = steps.back();
         if (step < 1) return std::nullopt;
@@ -113,8 +113,8 @@ private:
 
 } // namespace
 
-void prefetch_next_chunk(Halide::Pipeline pipeline, const std::string &buffer) {
-    pipeline.add_custom_lowering_pass(new PrefetchNextChunk(buffer));
+void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer) {
+    pipeline.add_custom_lowering_pass(new PrefetchWeights(buffer));
 }
 
 } // namespace cryolite

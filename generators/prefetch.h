@@ -7,10 +7,11 @@
 
 namespace cryolite {
 
-// For a buffer that the loops of a kernel read front to back, a chunk at a time, and each chunk several times before
-// the next: every reading asks for its share of the next chunk, so that the chunk comes from memory while this one is
-// computed with. A cache's own prefetcher follows the first reading alone, and then waits with the core. Loops whose
-// order is another are left as they are.
-void prefetch_next_chunk(Halide::Pipeline pipeline, const std::string &buffer);
+// For a buffer that the loops of a kernel read front to back. Where they read it a chunk at a time, and each chunk
+// several times before the next, every reading asks for its share of the next chunk, so that the chunk comes from
+// memory while this one is computed with: a cache's own prefetcher follows the first reading alone, and then waits with
+// the core. Where they read every value once, each read asks for what lies 4 KiB ahead: those prefetchers stop at the
+// end of a page. Loops in another order are left as they are.
+void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer);
 
 } // namespace cryolite

@@ -1,4 +1,4 @@
-// prefetch_next_chunk: which lines a kernel's loops ask for, enumerated.
+// prefetch_weights: which lines a kernel's loops ask for, enumerated.
 #include "generators/prefetch.h"
 
 #include <functional>
@@ -52,7 +52,7 @@ std::vector<Record::Ask> asks_of(int tile) {
     sum.compute_at(out, po).vectorize(channel, block).unroll(p);
     sum.update().reorder(channel, p, d).vectorize(channel, block).unroll(p);
     Pipeline pipeline(out);
-    cryolite::prefetch_next_chunk(pipeline, "weights");
+    cryolite::prefetch_weights(pipeline, "weights");
     auto *record = new Record; // the pipeline's own
     pipeline.add_custom_lowering_pass(record, [] {});
     pipeline.compile_to_module({weights, x}, "product", Target("x86-64-linux-avx2-fma"));
@@ -95,6 +95,14 @@ TEST(Prefetch, EachReadingAsksForItsShareOfTheNextChunk) {
     }
 }
 
-TEST(Prefetch, NothingWhereEveryWeightIsReadOnce) { EXPECT_TRUE(asks_of(pixels).empty()); }
+TEST(Prefetch, AsksForWhatLiesAheadWhereEveryWeightIsReadOnce) {
+    const std::vector<Record::Ask> asks = asks_of(pixels);
+    ASSERT_EQ(asks.size(), 1u);
+    for (const auto &[co, lines] : lines_of(asks[0])) {
+        std::multiset<int64_t> right;
+        for (int step = 0; step < steps; step++) right.insert((block * (co * steps + step) + 1024) / 16);
+        EXPECT_EQ(lines, right) << "chunk " << co;
+    }
+}
 
 } // namespace
