@@ -39,6 +39,12 @@ TEST(AppendPrograms, OfOneReaderElementByElement) {
         output(%5) {name="output"}
     )";
     expect_after(append_programs, Mode::infer, pooled, pooled);
+    const std::string large = head + R"(
+        %4 : f32[n,2,3,3] = pointwise(%3) {outputs="[n,2,3,3]", program="x0=input [n,2,3,3];t0=tanh(x0);t1=sigmoid(t0);output t1;", scalars="", work=2.0}
+        %5 : f32[b,4,18] = unpack(%4) {lanes=4}
+        output(%5) {name="output"}
+    )";
+    expect_after(append_programs, Mode::infer, large, large);
     const std::string read_twice = head + R"(
         %4 : f32[n,2,3,3] = pointwise(%3) {outputs="[n,2,3,3]", program="x0=input [n,2,3,3];t0=relu(x0);output t0;", scalars="", work=2.0}
         %5 : f32[b,4,18] = unpack(%4) {lanes=4}
