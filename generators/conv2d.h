@@ -99,7 +99,10 @@ protected:
     int most_x() const {
         const ConvShape q = shape();
         if (registers_of(this->get_target(), q.lanes).count >= 32) return pack ? most_packed_pixels : 1 << 30;
-        return q.c == 1 && q.k == 1 ? 4 : 3;
+        if (q.c > 1 || q.k > 1) return 3;
+        // Depthwise, a short row is one tile, whose borders are known: 5 to 8 pixels take 1.5 to 2.1 times less than in
+        // tiles of 4.
+        return q.stride == 1 && std::max(q.w, q.wo()) <= 8 ? 8 : 4;
     }
 
     template <class B> void set_input(B &x, const ConvShape &q) const { set_image(x, q, q.w, q.h, q.c); }
