@@ -126,6 +126,8 @@ fails 1 "target" "$lenet" compile -o lib --target pdp-11
 succeeds "^graph" "$lenet" compile --emit help
 succeeds "conv2d" "$lenet" compile --emit graph
 succeeds "phase 0" "$lenet" compile --emit plan --mode train
+succeeds "phase 0" "$lenet" compile --emit plan --math strict
+fails 2 "strict,measured,fast" "$lenet" compile --emit plan --math none
 fails 1 "nonsense" "$lenet" compile --emit nonsense
 fails 1 "no kernel" "$lenet" compile --emit stmt --kernel nonsense
 succeeds "15.weight" "$lenet" inspect

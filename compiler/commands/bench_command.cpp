@@ -145,7 +145,7 @@ void run(Options &options) {
     if (options.threads == 0) options.threads = processors_here();
     int &processors = options.network.compile.processors;
     if (processors == 0) processors = options.threads;
-    std::unique_ptr<Network> network = build_network(options.network.network);
+    std::unique_ptr<Network> network = build_network(options.network);
     Bench bench(*network, options);
     if (options.serve) {
         for (std::string line; std::getline(std::cin, line);) {

@@ -12,6 +12,10 @@ CLI::Range from_one(int64_t limit) { return CLI::Range(int64_t(1), limit, fmt::f
 void add_network_options(CLI::App &command, NetworkOptions &options) {
     CompileOptions &compile = options.compile;
     command.add_option("--network", options.network, "Which network, where the program holds several");
+    command
+        .add_option("--math", options.math,
+                    "Which algorithms may be chosen for speed, instead of what the network says")
+        ->check(CLI::IsMember({"strict", "measured", "fast"}));
     command.add_option("--batch", compile.batch, "Largest batch; smaller ones work too")
         ->check(from_one(1 << 20))
         ->capture_default_str();
@@ -35,12 +39,19 @@ void add_network_options(CLI::App &command, NetworkOptions &options) {
     command.add_option("--cache", compile.cache, "Folder of compiled kernels, or off; default: ~/.cache/cryolite");
 }
 
-std::unique_ptr<Network> build_network(const std::string &name) {
+std::unique_ptr<Network> build_network(const NetworkOptions &options) {
+    const std::string &name = options.network;
     const std::vector<NetworkEntry> &entries = registered_networks();
     std::string names;
     for (const NetworkEntry &entry : entries) {
-        if (entry.name == name || (name.empty() && entries.size() == 1)) return entry.build();
         names += " " + entry.name;
+        if (entry.name != name && !(name.empty() && entries.size() == 1)) continue;
+        std::unique_ptr<Network> network = entry.build();
+        if (!options.math.empty())
+            network->math(options.math == "strict" ? Math::strict
+                          : options.math == "fast" ? Math::fast
+                                                   : Math::measured);
+        return network;
     }
     if (entries.empty()) throw Failure("this program holds no network: none is registered with CRYOLITE_NETWORK");
     if (name.empty()) throw UsageError("choose one with --network; networks are:" + names);

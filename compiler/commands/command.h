@@ -29,16 +29,17 @@ void add_tune_command(CLI::App &app);
 void add_eval_command(CLI::App &app);
 void add_inspect_command(CLI::App &app);
 
-// --network, --batch, --target, --lanes, --jobs, --cache: what a network is compiled with. jobs and progress aside,
-// equal options give equal kernels, so that the commands share the cache.
+// --network, --math, --batch, --target, --lanes, --jobs, --cache: what a network is compiled with. jobs and progress
+// aside, equal options give equal kernels, so that the commands share the cache.
 struct NetworkOptions {
     std::string network;
+    std::string math; // strict, measured, fast; "": the network's own
     CompileOptions compile;
 };
 void add_network_options(CLI::App &command, NetworkOptions &options);
 
-// The registered network of that name, or the only one. Throws UsageError.
-std::unique_ptr<Network> build_network(const std::string &name);
+// The registered network that the options name, or the only one. Throws UsageError.
+std::unique_ptr<Network> build_network(const NetworkOptions &options);
 
 // compile() with a bar on the terminal.
 CompiledModel compile_with_progress(const Network &network, CompileOptions options);

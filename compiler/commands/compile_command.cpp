@@ -62,7 +62,7 @@ void run(Options &options) {
     if (!emits && options.folder.empty()) throw UsageError("-o is required, or --emit");
     if (emits && !options.folder.empty()) throw UsageError("-o and --emit exclude each other");
     options.network.compile.train = !options.no_train;
-    std::unique_ptr<Network> network = build_network(options.network.network);
+    std::unique_ptr<Network> network = build_network(options.network);
     if (emits)
         print_stage(*network, options);
     else

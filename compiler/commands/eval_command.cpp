@@ -15,7 +15,7 @@ struct Options {
 };
 
 void run(const Options &options) {
-    std::unique_ptr<Network> network = build_network(options.network.network);
+    std::unique_ptr<Network> network = build_network(options.network);
     Dataset test = load_fitting_dataset(*network, options.data, "t10k");
     // With the train plan: its kernels are in the cache after train, and checkpoints may hold an optimizer's state.
     LoadedNetwork loaded(*network, options.network.compile, options.threads);

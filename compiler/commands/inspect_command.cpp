@@ -201,7 +201,7 @@ void inspect_checkpoint(const Network &network, const Options &options) {
 
 void run(Options &options) {
     options.network.compile.train = !options.no_train;
-    std::unique_ptr<Network> network = build_network(options.network.network);
+    std::unique_ptr<Network> network = build_network(options.network);
     if (!options.checkpoint.empty()) return inspect_checkpoint(*network, options);
     Json model = describe(*network, options.network.compile);
     if (options.json)

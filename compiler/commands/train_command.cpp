@@ -33,7 +33,7 @@ void run(const Options &options) {
     for (const std::string &path : {options.save, options.log})
         if (!path.empty()) check_writable(path);
     if (!options.save.empty() && options.save == options.log) throw UsageError("--save and --log name the same file");
-    std::unique_ptr<Network> network = build_network(options.network.network);
+    std::unique_ptr<Network> network = build_network(options.network);
     Dataset train = load_fitting_dataset(*network, options.data, "train");
     Dataset test = load_fitting_dataset(*network, options.data, "t10k");
     train.truncate(options.limit);

@@ -226,7 +226,7 @@ void run(Options &options) {
     if (!options.kernel.empty()) {
         jobs.push_back({parse_kernel(options.kernel, target, batch), 1});
     } else {
-        network = build_network(options.network.network);
+        network = build_network(options.network);
         if (kernels) jobs = network_jobs(*network, compile, target, options.kernel_filter);
         if (!step || target.gpu) network = nullptr; // a device's plans leave nothing open
     }
