@@ -50,41 +50,41 @@ std::string of_elements(const Graph &graph, const Node &node) {
 
 Graph append_programs(const Graph &graph, const PassContext &context) {
     if (context.kernel.device) return graph;
+    struct Appended {
+        const Node *convolution;
+        std::string program;
+        int first; // which of its inputs the convolution's result is
+    };
     const std::vector<int> uses = graph.use_counts();
-    std::map<const Node *, const Node *> reader_of, read_by; // convolutions, their programs
+    std::map<const Node *, Appended> appended; // by the pointwise node
+    std::set<const Node *> delayed;            // convolutions that are made where their program is
     for (const Node &node : graph.nodes) {
         if (node.op != find_op("pointwise")) continue;
         const std::string program = of_elements(graph, node);
-        if (program.empty()) continue;
-        for (ValueId v : node.inputs) {
-            const Node &maker = graph.producer(v);
-            if (maker.op != find_op("conv2d") || uses[size_t(v)] != 1) continue;
-            reader_of[&maker] = &node;
-            read_by[&node] = &maker;
+        for (size_t i = 0; i < node.inputs.size() && !program.empty(); i++) {
+            const Node &maker = graph.producer(node.inputs[i]);
+            if (maker.op != find_op("conv2d") || uses[size_t(node.inputs[i])] != 1) continue;
+            appended[&node] = {&maker, program, int(i)};
+            delayed.insert(&maker);
             break;
         }
     }
     Rewriter rewriter(graph);
     for (const Node &node : graph.nodes) {
-        if (reader_of.count(&node)) continue; // made where its program is
-        auto found = read_by.find(&node);
-        if (found == read_by.end()) {
+        if (delayed.count(&node)) continue;
+        auto found = appended.find(&node);
+        if (found == appended.end()) {
             rewriter.copy(node);
             continue;
         }
-        const Node &convolution = *found->second;
-        std::vector<ValueId> inputs = rewriter.inputs(convolution);
-        int first = 0;
-        for (size_t i = 0; i < node.inputs.size(); i++) {
-            if (node.inputs[i] == convolution.outputs[0])
-                first = int(i);
-            else
-                inputs.push_back(rewriter.map[size_t(node.inputs[i])]);
-        }
-        Attrs attrs = convolution.attrs;
-        attrs.map["program"] = with_input_first(of_elements(graph, node), first);
+        const auto &[convolution, program, first] = found->second;
+        std::vector<ValueId> inputs = rewriter.inputs(*convolution);
+        for (size_t i = 0; i < node.inputs.size(); i++)
+            if (int(i) != first) inputs.push_back(rewriter.map[size_t(node.inputs[i])]);
+        Attrs attrs = convolution->attrs;
+        attrs.map["program"] = with_input_first(program, first);
         rewriter.bind(node.outputs[0],
-                      rewriter.to.add1("conv2d", inputs, attrs, convolution.layer, convolution.source));
+                      rewriter.to.add1("conv2d", inputs, attrs, convolution->layer, convolution->source));
     }
     return std::move(rewriter.to);
 }
