@@ -36,9 +36,13 @@ set(generator_sources
     generators/algorithms_pointwise.cpp
     generators/algorithms_pool.cpp
     generators/batch_stats_generator.cpp
+    generators/channels_algorithm.cpp
+    generators/channels_chunks.cpp
     generators/channels_conv2d_generator.cpp
+    generators/channels_direct.cpp
     generators/channels_generator.cpp
     generators/channels_schedule.cpp
+    generators/channels_winograd.cpp
     generators/conv2d_generator.cpp
     generators/conv2d_gpu.cpp
     generators/conv2d_grad_weight_generator.cpp
@@ -187,8 +191,13 @@ set(tool_test_sources
 
 # Generators alone.
 set(kernel_test_sources
-    tests/generators_heavy_test.cpp
+    tests/generators_conv2d_test.cpp
+    tests/generators_linear_test.cpp
     tests/generators_pointwise_test.cpp
+    tests/generators_reduce_test.cpp
+    tests/generators_schedule_test.cpp
+    tests/generators_sgd_test.cpp
+    tests/generators_transpose_test.cpp
     tests/prefetch_test.cpp
 )
 
