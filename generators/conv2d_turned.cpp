@@ -2,7 +2,9 @@
 // tile, AVX2, Zen 3, in turns, one block a call: 256 -> 128 of 256 pixels 1.5 times as fast, 64 -> 256 of 784 1.6, 256
 // -> 1024 of 49 1.1, 832 -> 32 of 9 2.1, 512 -> 128 of 4 3.3, 24 -> 144 of 576 1.8; 480 -> 16 of 36 0.9. 5x5 6 -> 16 @
 // 12 1.3. 3x3 padded 512 -> 512 @ 4 2.7, 192 -> 384 @ 3 3.8, 64 -> 64 @ 28 1.2; of stride 2 256 -> 256 @ 14 1.4, 512 ->
-// 512 @ 7 2.5, 64 -> 128 @ 32 1.4. 7x7 of stride 2 3 -> 64 @ 112 1.7.
+// 512 @ 7 2.5, 64 -> 128 @ 32 1.4. 7x7 of stride 2 3 -> 64 @ 112 1.7. AVX-512, Zen 4, inside resnet50's and googlenet's
+// steps: 3x3 512 -> 512 @ 4 1.4, @ 7 of stride 2 1.3, 160 -> 320 @ 3 1.3; 2048 -> 512 of 16 pixels 1.3, 832 -> 256 of 9
+// 1.3, 480 -> 16 of 36 1.5; whole steps 1.03 and 1.05.
 #include "conv2d_turned.h"
 
 #include "turn.h"
@@ -24,10 +26,12 @@ bool turns_x(const ConvShape &q) {
 
 bool is_turned(const ConvShape &q, const Registers &registers) {
     // A vector costs to turn what two or three multiply-adds cost: 3 -> 64 @ 32 of 3x3 took 1.4 times as long. Sums of
-    // a large window leave room for few channels: 16 -> 16 @ 20 of 11x11 1.3 times.
-    const int uses = turns_x(q) ? q.k : q.c * q.r * q.s, enough = turns_x(q) ? 24 : 64, large = 49;
-    return registers.count < 32 && q.groups == 1 && (turns_x(q) ? q.c : q.k) % q.lanes == 0 && uses >= enough &&
-           q.r * q.s <= large && largest_divisor(q.wo(), 64) >= std::min(8, q.wo());
+    // a large window leave room for few channels: 16 -> 16 @ 20 of 11x11 1.3 times, and with vectors of 16 7x7 3 -> 64
+    // @ 96.
+    const int uses = turns_x(q) ? q.k : q.c * q.r * q.s, enough = turns_x(q) ? 24 : 64;
+    const int large = registers.count < 32 ? 49 : 25;
+    return q.groups == 1 && (turns_x(q) ? q.c : q.k) % q.lanes == 0 && uses >= enough && q.r * q.s <= large &&
+           largest_divisor(q.wo(), 64) >= std::min(8, q.wo());
 }
 
 namespace {
@@ -39,20 +43,26 @@ int pass_of(int n, int fit, int tile) {
 }
 
 // A chunk's pixels, and what a register tile costs, for each useful multiply-add.
-double consider(const ConvShape &q, Turned &t, int most_columns) {
+double consider(const ConvShape &q, Turned &t, int most_columns, bool few_registers) {
     const int room = std::max(1, turned_share / (4 * q.lanes * q.lanes * t.vectors));
     t.columns = largest_divisor(q.wo(), most_columns ? std::min(most_columns, room) : room);
     t.rows = t.columns == q.wo() ? largest_divisor(q.ho(), std::max(1, room / t.columns)) : 1;
     const int others = turns_x(q) ? q.k : q.c, sums = t.s * t.other;
     const double waste = double(ceil_div(q.s, t.s) * t.s) / q.s * (ceil_div(others, t.other) * t.other) / others;
-    const TileQuery query{
-        .x = t.vectors, .c = sums, .steps = t.columns * t.rows * q.lanes, .x_cycles = 0.5, .c_cycles = 0.1};
-    return waste * tile_cost(query, {t.vectors, sums});
+    const TileQuery query{.x = t.vectors,
+                          .c = sums,
+                          .steps = t.columns * t.rows * q.lanes,
+                          .x_cycles = few_registers ? 0.5 : 0.1,
+                          .c_cycles = few_registers ? 0.1 : 0.05};
+    // What a chunk's sums cost to be added to those of the chunks before; with 16 registers it does not show.
+    const double added = few_registers ? 0 : 2.0 / query.steps;
+    return waste * (tile_cost(query, {t.vectors, sums}) + added);
 }
 
 } // namespace
 
 Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &registers) {
+    const bool few_registers = registers.count < 32;
     const int most = registers.accumulators(), all = (turns_x(q) ? q.c : q.k) / q.lanes;
     const int others = turns_x(q) ? q.k : q.c;
     Turned t;
@@ -60,15 +70,19 @@ Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &
         t.vectors = largest_divisor(all, wanted.vectors);
         t.other = std::min({others, wanted.other, std::max(1, sums_share / (4 * q.lanes * t.vectors * q.r * q.s))});
         t.s = std::min(q.s, wanted.s);
-        consider(q, t, wanted.columns);
+        consider(q, t, wanted.columns, few_registers);
     } else {
+        // Planes that L1 holds side by side, beside what is turned: 16 -> 96 of 2304 pixels, whose planes all begin in
+        // one set, in tiles of 24 took three times as long as in tiles of 6 (AVX-512).
+        const int pixels = turns_x(q) ? q.w : q.w * q.h;
+        const int streams = std::max(1, cached_streams(4L * q.lanes * pixels) - 2);
         double best = 0;
         for (int vectors = 1; vectors <= std::min(all, most); vectors++)
             for (int s = 1; all % vectors == 0 && s <= std::min(q.s, most / vectors); s++)
-                for (int other = 1; other <= std::min(others, most / (vectors * s)); other++) {
+                for (int other = 1; other <= std::min({others, streams, most / (vectors * s)}); other++) {
                     if (4 * q.lanes * vectors * q.r * q.s * other > sums_share) continue;
                     Turned tile{.vectors = vectors, .other = other, .s = s};
-                    const double cost = consider(q, tile, wanted.columns);
+                    const double cost = consider(q, tile, wanted.columns, few_registers);
                     if (best == 0 || cost < best) best = cost, t = tile;
                 }
     }

@@ -1,4 +1,4 @@
-// Weight gradients as products of matrices, for targets with 16 vector registers: one side is turned round, so that its
+// Weight gradients as products of matrices: one side is turned round, so that its
 // vectors hold channels, and the other is broadcast sample by sample. No sum runs over a vector, and every element of
 // the turned side serves all channels of the other.
 #pragma once

@@ -102,7 +102,7 @@ bool many_weight_sums(const ConvWeightQuery &q) {
 
 int64_t conv2d_grad_weight_tile(const ConvWeightQuery &q) {
     const int64_t fit = outputs_in_l2(q);
-    if (q.lanes < 16 && q.k % q.lanes == 0) // whole vectors, which may be turned (conv2d_turned.h)
+    if (q.k % q.lanes == 0) // whole vectors, which may be turned (conv2d_turned.h)
         return q.lanes * largest_divisor(int(q.k / q.lanes), int(std::max<int64_t>(1, fit / q.lanes)));
     return largest_divisor(int(q.k), fit < 2 ? 8 : int(fit));
 }

@@ -89,7 +89,7 @@ static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &c
                            {.kind = KernelArg::output, .index = 0, .extents = {w[3], w[2], w[1], w[0], 1}}},
                   .flops = flops(w, y, context) * double(context.max_blocks())};
     // Where vectors hold input channels, tiles are of these, so that what is turned is turned once.
-    const bool of_inputs = !context.device && context.lanes < 16 && by_pixels(w, n) && w[1] % context.lanes == 0;
+    const bool of_inputs = !context.device && by_pixels(w, n) && w[1] % context.lanes == 0;
     const int64_t tile = context.device ? w[0]
                          : of_inputs    ? conv2d_grad_weight_inputs(query(w, y, context))
                                         : conv2d_grad_weight_tile(query(w, y, context));
