@@ -101,13 +101,7 @@ private:
         for (const auto &[name, values] : reference.values)
             reference.scale = std::max(reference.scale, largest(values));
         if (!(reference.scale < 1e4)) throw Skip{"numbers are not finite, or large"};
-        InterpreterInputs moved = inputs;
-        auto move = [](std::vector<double> &values, uint64_t seed) {
-            std::vector<double> by = numbers(seed, int64_t(values.size()));
-            for (size_t i = 0; i < values.size(); i++) values[i] *= 1 + 2e-7 * by[i];
-        };
-        move(moved.images, 1);
-        for (auto &[name, values] : moved.stored) move(values, 2);
+        InterpreterInputs moved = nudged(inputs);
         moved.rounding = options_.data; // ties of sums, statistics of constants
         TensorMap results = results_of(interpret(graph, moved));
         for (const auto &[name, values] : reference.values) {

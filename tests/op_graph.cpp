@@ -48,6 +48,16 @@ double error_of(const TensorMap &ours, const TensorMap &expected) {
     return error;
 }
 
+InterpreterInputs nudged(InterpreterInputs inputs) {
+    auto move = [](std::vector<double> &values, uint64_t seed) {
+        const std::vector<double> by = numbers(seed, int64_t(values.size()));
+        for (size_t i = 0; i < values.size(); i++) values[i] *= 1 + 2e-7 * by[i];
+    };
+    move(inputs.images, 1);
+    for (auto &[name, values] : inputs.stored) move(values, 2);
+    return inputs;
+}
+
 OpGraph::OpGraph(const OpDef &op, const Case &c, int64_t batch) {
     graph.name = op.name;
     inputs.batch = batch;

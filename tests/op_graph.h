@@ -24,6 +24,9 @@ std::vector<double> numbers(uint64_t seed, int64_t count, double low = -1, doubl
 double error_of(const std::vector<double> &ours, const std::vector<double> &expected);
 double error_of(const TensorMap &ours, const TensorMap &expected);
 
+// Every number moved by float32's last bits: how far results move with them is what float32 can say about these.
+InterpreterInputs nudged(InterpreterInputs inputs);
+
 // Operands are parameters x0, x1, ... (integers: the labels), also where their shape has the batch; statistics and
 // maxima are made of them. Outputs y0, y1, ...
 // are the op's results, "loss" is the sum of the first one's elements, each times a weight of its own.
