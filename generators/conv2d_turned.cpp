@@ -54,9 +54,10 @@ double consider(const ConvShape &q, Turned &t, int most_columns, bool few_regist
                           .steps = t.columns * t.rows * q.lanes,
                           .x_cycles = few_registers ? 0.5 : 0.1,
                           .c_cycles = few_registers ? 0.1 : 0.05};
-    // What a chunk's sums cost to be added to those of the chunks before; with 16 registers it does not show.
-    const double added = few_registers ? 0 : 2.0 / query.steps;
-    return waste * (tile_cost(query, {t.vectors, sums}) + added);
+    if (few_registers) return waste * tile_cost(query, {t.vectors, sums});
+    // What a chunk's sums cost to be added to those of the chunks before, and tiles that overlap or leave a pass early.
+    const double added = 2.0 / query.steps, odd = others % t.other ? 1.08 : 1;
+    return odd * waste * (tile_cost(query, {t.vectors, sums}) + added);
 }
 
 } // namespace
@@ -72,10 +73,10 @@ Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &
         t.s = std::min(q.s, wanted.s);
         consider(q, t, wanted.columns, few_registers);
     } else {
-        // Planes that L1 holds side by side, beside what is turned: 16 -> 96 of 2304 pixels, whose planes all begin in
-        // one set, in tiles of 24 took three times as long as in tiles of 6 (AVX-512).
+        // Planes that L1 holds side by side: of 64 pixels in vectors of 16 all begin in one set, and 480 -> 128 in
+        // tiles of 16 took 1.8 times as long as in tiles of 8.
         const int pixels = turns_x(q) ? q.w : q.w * q.h;
-        const int streams = std::max(1, cached_streams(4L * q.lanes * pixels) - 2);
+        const int streams = cached_streams(4L * q.lanes * pixels);
         double best = 0;
         for (int vectors = 1; vectors <= std::min(all, most); vectors++)
             for (int s = 1; all % vectors == 0 && s <= std::min(q.s, most / vectors); s++)
