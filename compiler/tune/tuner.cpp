@@ -336,7 +336,7 @@ private:
             remember(champion_.knobs, std::string("rejected in the end: ") + error.what());
         }
         if (!own_is_best && !found.against_own.wins) {
-            remember(champion_.knobs, fmt::format("rejected in the end: {:+.1f}%", -100 * found.against_own.gain));
+            remember(champion_.knobs, fmt::format("lost in the end: {:+.1f}%", -100 * found.against_own.gain));
             found = {};
             found.against_own.champion = found.against_own.challenger = own_seconds_;
             champion_ = own_;
