@@ -1,6 +1,6 @@
-// Weight gradients as products of matrices: one side is turned round, so that its
-// vectors hold channels, and the other is broadcast sample by sample. No sum runs over a vector, and every element of
-// the turned side serves all channels of the other.
+// Weight gradients as products of matrices: one side is turned round, so that its vectors hold channels, and the other
+// is broadcast sample by sample. No sum runs over a vector, and every element of the turned side serves all channels of
+// the other.
 #pragma once
 
 #include "conv2d_gpu.h"

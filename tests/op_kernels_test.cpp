@@ -102,11 +102,12 @@ protected:
             InterpreterInputs inputs = OpGraph(op, c, batch).inputs;
             Interpreted ours = kernels.run(inputs), expected = interpret(graph, inputs);
             for (Interpreted *both : {&ours, &expected}) both->outputs.erase("loss"); // terms that cancel at random
-            const std::function<Interpreted()> moved = [&] { return interpret(graph, nudged(inputs)); };
-            check_error(ours.outputs, expected.outputs, op, moved, &Interpreted::outputs, "forward", row.forward);
+            auto moved = [&](TensorMap Interpreted::*part) { return interpret(graph, nudged(inputs)).*part; };
+            check_error(ours.outputs, expected.outputs, op, "forward", row.forward,
+                        [&] { return moved(&Interpreted::outputs); });
             if (has_gradient(op))
-                check_error(ours.gradients, expected.gradients, op, moved, &Interpreted::gradients, "gradient",
-                            row.gradient);
+                check_error(ours.gradients, expected.gradients, op, "gradient", row.gradient,
+                            [&] { return moved(&Interpreted::gradients); });
             row.checks++;
         }
         reach(kernels.lowered());
@@ -114,20 +115,20 @@ protected:
 
     // A sum may be much smaller than its terms: where it is off by more than the tolerance, by what the last bits of
     // the inputs move it.
-    static void check_error(const TensorMap &ours, const TensorMap &expected, const OpDef &op,
-                            const std::function<Interpreted()> &moved, TensorMap Interpreted::*part, const char *what,
-                            double &largest) {
+    static void check_error(const TensorMap &ours, const TensorMap &expected, const OpDef &op, const char *what,
+                            double &largest, const std::function<TensorMap()> &moved) {
         const double error = error_of(ours, expected), times = 16;
         if (error <= tolerance(op)) {
             largest = std::max(largest, error);
             return;
         }
-        const Interpreted other = moved();
+        ASSERT_EQ(ours.size(), expected.size()) << what;
+        const TensorMap other = moved();
         for (const auto &[name, values] : expected) {
-            const auto found = ours.find(name);
-            const double slack = error_of((other.*part).at(name), values);
-            EXPECT_LE(found == ours.end() ? INFINITY : error_of(found->second, values),
-                      std::max(tolerance(op), times * slack))
+            ASSERT_TRUE(ours.count(name)) << what << " of " << name << " is missing";
+            const double slack = error_of(other.at(name), values);
+            ASSERT_TRUE(std::isfinite(slack)) << what << " of " << name;
+            EXPECT_LE(error_of(ours.at(name), values), std::max(tolerance(op), times * slack))
                 << what << " of " << name << ", which the last bits of the inputs move by " << slack;
         }
     }
