@@ -177,6 +177,7 @@ set(runtime_test_sources
     tests/runtime_checkpoint_test.cpp
     tests/runtime_halide_error_test.cpp
     tests/runtime_open_test.cpp
+    tests/runtime_shares_test.cpp
     tests/runtime_step_test.cpp
     tests/runtime_threads_test.cpp
     tests/runtime_untrusted_test.cpp

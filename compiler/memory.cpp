@@ -11,15 +11,20 @@ namespace cryolite {
 
 static int64_t round_up(int64_t bytes, int64_t alignment) { return (bytes + alignment - 1) / alignment * alignment; }
 
-// Places the lifetimes in this order; returns the bytes needed.
-static int64_t place(std::vector<Lifetime> &lifetimes, const std::vector<size_t> &order, int64_t alignment) {
+static int64_t bytes_taken(const std::vector<Lifetime> &placed, int64_t alignment) {
     int64_t total = 0;
-    std::vector<size_t> placed;
+    for (const Lifetime &life : placed) total = std::max(total, life.offset + round_up(life.bytes, alignment));
+    return total;
+}
+
+// Places the lifetimes in this order, clear of those that are placed; returns the bytes needed.
+static int64_t place(std::vector<Lifetime> &lifetimes, const std::vector<size_t> &order, int64_t alignment,
+                     std::vector<Lifetime> placed) {
+    int64_t total = bytes_taken(placed, alignment);
     for (size_t i : order) {
         Lifetime &life = lifetimes[i];
         std::map<int64_t, int64_t> taken; // offset -> end, of the placed lifetimes that overlap in time
-        for (size_t j : placed) {
-            const Lifetime &other = lifetimes[j];
+        for (const Lifetime &other : placed) {
             if (other.begin > life.end || life.begin > other.end) continue;
             int64_t &end = taken[other.offset];
             end = std::max(end, other.offset + round_up(other.bytes, alignment));
@@ -31,7 +36,7 @@ static int64_t place(std::vector<Lifetime> &lifetimes, const std::vector<size_t>
         }
         life.offset = offset;
         total = std::max(total, offset + round_up(life.bytes, alignment));
-        placed.push_back(i);
+        placed.push_back(life);
     }
     return total;
 }
@@ -46,8 +51,8 @@ static bool promote_highest(std::vector<size_t> &order, const std::vector<Lifeti
     return true;
 }
 
-int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
-    if (lifetimes.empty()) return 0;
+int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment, const std::vector<Lifetime> &placed) {
+    if (lifetimes.empty()) return bytes_taken(placed, alignment);
     constexpr int promotions = 64;
     auto duration = [](const Lifetime &life) { return int64_t(life.end) - life.begin + 1; };
     const std::vector<std::function<int64_t(const Lifetime &)>> keys = {
@@ -55,7 +60,9 @@ int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
         [&](const Lifetime &life) { return life.bytes * duration(life); },
         [&](const Lifetime &life) { return duration(life); },
     };
-    const int64_t least = peak_bytes(lifetimes, alignment);
+    std::vector<Lifetime> all = placed;
+    all.insert(all.end(), lifetimes.begin(), lifetimes.end());
+    const int64_t least = std::max(peak_bytes(all, alignment), bytes_taken(placed, alignment));
     std::vector<Lifetime> best;
     int64_t best_total = std::numeric_limits<int64_t>::max();
     for (const auto &key : keys) {
@@ -64,7 +71,7 @@ int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment) {
         std::stable_sort(order.begin(), order.end(),
                          [&](size_t a, size_t b) { return key(lifetimes[a]) > key(lifetimes[b]); });
         for (int round = 0; round < promotions && best_total > least; round++) {
-            int64_t total = place(lifetimes, order, alignment);
+            int64_t total = place(lifetimes, order, alignment, placed);
             if (total < best_total) {
                 best_total = total;
                 best = lifetimes;

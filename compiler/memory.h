@@ -16,8 +16,9 @@ struct Lifetime {
 
 // Gives every lifetime an offset, a multiple of `alignment`, such that two that overlap in time do not overlap in
 // space. Returns the bytes needed. Lifetimes are placed one by one, each at the lowest offset that is free during its
-// whole life; of several orders the best one counts.
-int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment);
+// whole life; of several orders the best one counts. `placed` have their offsets and keep them; they count in what is
+// needed.
+int64_t pack_lifetimes(std::vector<Lifetime> &lifetimes, int64_t alignment, const std::vector<Lifetime> &placed = {});
 
 // The least that any packing needs: the largest sum of sizes alive at one time.
 int64_t peak_bytes(const std::vector<Lifetime> &lifetimes, int64_t alignment);

@@ -29,6 +29,20 @@ bool named(const Node &node, const char *op) { return node.op == find_op(op); }
 
 int64_t element_bytes(Type) { return 4; }
 
+// Values to be packed, each with its lifetime.
+struct Placed {
+    std::vector<ValueId> values;
+    std::vector<Lifetime> lifetimes;
+
+    void add(ValueId v, Lifetime life) {
+        values.push_back(v);
+        lifetimes.push_back(life);
+    }
+};
+
+// Of the arena: what the blocks' values lying together may cost.
+constexpr double most_over_peak = 1.1;
+
 struct Planner {
     const Graph &graph;
     const ParameterTable &parameters;
@@ -203,25 +217,21 @@ struct Planner {
 
     void place_values() {
         std::vector<Life> life = lives();
-        std::vector<Lifetime> arena, scratch;
-        std::vector<ValueId> arena_values, scratch_values;
+        Placed blocks, shared, scratch;
         for (ValueId v = 0; v < ValueId(graph.values.size()); v++) {
             const Life &l = life[size_t(v)];
             if (root(v) != v || fixed[size_t(v)] || l.first_phase < 0) continue;
-            bool per_block = graph.shape(v).per_block();
+            const bool per_block = graph.shape(v).per_block();
             if (prepared[size_t(graph.producers[size_t(v)])] && l.last_phase > 0) {
                 storage[size_t(v)] = {CRYO_REGION_PREPARED, plan.prepared_bytes};
                 plan.prepared_bytes += (bytes(v) + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
-            } else if (per_block && l.local && !context.device) {
-                scratch.push_back({bytes(v), l.first_step, l.last_step});
-                scratch_values.push_back(v);
+            } else if (context.device) {
+                const int64_t copies = per_block ? context.max_blocks() : 1;
+                shared.add(v, {copies * bytes(v), l.first_step, l.last_step});
+            } else if (per_block && l.local) {
+                scratch.add(v, {bytes(v), l.first_step, l.last_step});
             } else {
-                int64_t blocks = per_block ? context.max_blocks() : 1;
-                if (context.device)
-                    arena.push_back({blocks * bytes(v), l.first_step, l.last_step});
-                else
-                    arena.push_back({blocks * bytes(v), l.first_phase, l.last_phase});
-                arena_values.push_back(v);
+                (per_block ? blocks : shared).add(v, {bytes(v), l.first_phase, l.last_phase});
             }
         }
         std::vector<int> scratch_nodes; // kernels with scratch of their own, after the values
@@ -229,19 +239,47 @@ struct Planner {
             const Node &node = graph.nodes[size_t(order[size_t(step)])];
             const int64_t elements = node.op->kernel ? node.op->kernel(graph, node, context).scratch : 0;
             if (elements == 0) continue;
-            scratch.push_back({4 * elements, step, step});
+            scratch.lifetimes.push_back({4 * elements, step, step});
             scratch_nodes.push_back(order[size_t(step)]);
         }
-        plan.arena_bytes = pack_lifetimes(arena, CRYO_ALIGNMENT);
-        plan.arena_peak = peak_bytes(arena, CRYO_ALIGNMENT);
-        plan.scratch_bytes = pack_lifetimes(scratch, CRYO_ALIGNMENT);
-        for (size_t i = 0; i < arena.size(); i++)
-            storage[size_t(arena_values[i])] = {CRYO_REGION_ARENA, arena[i].offset,
-                                                graph.shape(arena_values[i]).per_block() ? bytes(arena_values[i]) : 0};
-        for (size_t i = 0; i < scratch_values.size(); i++)
-            storage[size_t(scratch_values[i])] = {CRYO_REGION_SCRATCH, scratch[i].offset, 0};
+        plan.scratch_bytes = pack_lifetimes(scratch.lifetimes, CRYO_ALIGNMENT);
+        for (size_t i = 0; i < scratch.values.size(); i++)
+            storage[size_t(scratch.values[i])] = {CRYO_REGION_SCRATCH, scratch.lifetimes[i].offset, 0};
         for (size_t i = 0; i < scratch_nodes.size(); i++)
-            private_scratch[scratch_nodes[i]] = scratch[scratch_values.size() + i].offset;
+            private_scratch[scratch_nodes[i]] = scratch.lifetimes[scratch.values.size() + i].offset;
+        place_arena(std::move(blocks), std::move(shared));
+    }
+
+    // All values of one block lie side by side, as they do for the next: a thread that goes on with the block finds its
+    // values in its own caches and writes nothing that another core's hold (shares.h). What all blocks share lies in
+    // the holes of the last one, and behind. Where that takes much more than the lifetimes need, a value lies with the
+    // same value of the other blocks instead.
+    void place_arena(Placed blocks, Placed shared) {
+        const int64_t copies = context.max_blocks();
+        Placed by_value = shared;
+        for (size_t i = 0; i < blocks.values.size(); i++) {
+            Lifetime life = blocks.lifetimes[i];
+            life.bytes *= copies;
+            by_value.add(blocks.values[i], life);
+        }
+        plan.arena_peak = peak_bytes(by_value.lifetimes, CRYO_ALIGNMENT);
+        const int64_t stride = pack_lifetimes(blocks.lifetimes, CRYO_ALIGNMENT);
+        const int64_t last = blocks.values.empty() ? 0 : (copies - 1) * stride;
+        plan.arena_bytes = last + pack_lifetimes(shared.lifetimes, CRYO_ALIGNMENT, blocks.lifetimes);
+        if (double(plan.arena_bytes) <= most_over_peak * double(plan.arena_peak)) {
+            for (size_t i = 0; i < blocks.values.size(); i++) put(blocks.values[i], blocks.lifetimes[i].offset, stride);
+            for (size_t i = 0; i < shared.values.size(); i++)
+                put(shared.values[i], last + shared.lifetimes[i].offset, bytes(shared.values[i]));
+        } else {
+            plan.arena_bytes = pack_lifetimes(by_value.lifetimes, CRYO_ALIGNMENT);
+            for (size_t i = 0; i < by_value.values.size(); i++)
+                put(by_value.values[i], by_value.lifetimes[i].offset, bytes(by_value.values[i]));
+        }
+    }
+
+    // block_stride: for values that each block has.
+    void put(ValueId v, int64_t offset, int64_t block_stride) {
+        storage[size_t(v)] = {CRYO_REGION_ARENA, offset, graph.shape(v).per_block() ? block_stride : 0};
     }
 
     PlanArg make_arg(const Node &node, const KernelArg &arg) const {
@@ -262,7 +300,7 @@ struct Planner {
             result.dims.push_back({arg.extents[d], arg.strides.empty() ? stride : arg.strides.at(d)});
             stride *= arg.extents[d];
         }
-        const cryo_dim blocks{context.max_blocks(), bytes(root(v)) / element_bytes(graph.type(v).type)};
+        const cryo_dim blocks{context.max_blocks(), place.block_stride / element_bytes(graph.type(v).type)};
         if (arg.all_blocks)
             result.dims.push_back(blocks);
         else if (context.device && graph.shape(v).per_block())

@@ -201,7 +201,7 @@ public:
 
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), width = vector_width(c, natural_vector_size<float>());
-        set_dense(partial, {3, c, 0});
+        set_blocks(partial, {3, c}, 0);
         Var i("i"), io("io"), ii("ii");
         Func merged("merged"), result("result");
         RDom d(1, (batch - 1) / v);

@@ -10,7 +10,7 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 
 class SumMerge : public Halide::Generator<SumMerge> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, size{"size", 1}, stride{"stride", 0}, max_batch{"max_batch", 1},
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, size{"size", 1}, max_batch{"max_batch", 1},
         mean_count{"mean_count", 0};
     Input<int> batch{"batch"};
     Input<Buffer<float, 2>> partial{"partial"};
@@ -18,8 +18,7 @@ public:
 
     void generate() {
         const int v = resolve_lanes(get_target(), lanes), width = vector_width(size, natural_vector_size<float>());
-        set_dense(partial, {size, 0});
-        if (stride > 0) partial.dim(1).set_stride(stride);
+        set_blocks(partial, {size}, 0);
         set_dense(out, {size});
         Var i("i"), io("io"), ii("ii");
         Func sum("sum");

@@ -53,7 +53,7 @@ bool Executor::prepare(const cryo_plan &plan, int threads) {
     for (size_t s = 0; s < step_count_; s++)
         for (int64_t a = 0; a < entries_[s].step->arg_count; a++)
             if (entries_[s].step->args[a].kind == CRYO_ARG_BUFFER) dims += size_t(entries_[s].step->args[a].rank);
-    if (!allocate(dims_, dims) || !allocate(threads_, size_t(threads))) return false;
+    if (!allocate(dims_, dims) || !allocate(threads_, size_t(threads)) || !shares_.prepare(threads)) return false;
     for (int t = 0; t < threads; t++)
         if (!make_thread(threads_[size_t(t)])) return false;
     return true;
@@ -168,10 +168,8 @@ bool Executor::run_block(Thread &thread, int64_t block) {
     return true;
 }
 
-bool Executor::run_tile(Thread &thread, int64_t task) {
-    size_t s = first_tile_;
-    while (task >= tasks_of(*entries_[s].step)) task -= tasks_of(*entries_[s++].step);
-    const cryo_step &step = *entries_[s].step;
+bool Executor::run_tile(Thread &thread, size_t entry, int64_t task) {
+    const cryo_step &step = *entries_[entry].step;
     const int64_t block = step.of_block ? task / step.tiles : 0, tile = step.of_block ? task % step.tiles : task;
     if (step.of_block) {
         enter_block(thread, block);
@@ -180,28 +178,44 @@ bool Executor::run_tile(Thread &thread, int64_t task) {
         thread.valid = int32_t(lanes_);
     }
     thread.tile = int32_t(tile);
-    return call(thread, s, step.of_block ? bases(block) : regions_.base, block, tile);
+    return call(thread, entry, step.of_block ? bases(block) : regions_.base, block, tile);
+}
+
+// A share's blocks, then its tiles, step by step.
+bool Executor::run_claimed(Thread &thread, Shares::Claim claim) {
+    const Part blocks = shares_.part(jobs_.blocks, claim.owner);
+    if (claim.place < blocks.size())
+        return run_block(thread, jobs_.backwards ? blocks.end - 1 - claim.place : blocks.first + claim.place);
+    claim.place -= blocks.size();
+    for (size_t s = jobs_.first_tile;; s++) {
+        const Part tiles = shares_.part(tasks_of(*entries_[s].step), claim.owner);
+        if (claim.place < tiles.size()) return run_tile(thread, s, tiles.first + claim.place);
+        claim.place -= tiles.size();
+    }
 }
 
 void Executor::claim(int index) {
     FloatMode mode;
     HalideErrors errors;
     Thread &thread = threads_[size_t(index)];
-    while (!failed_.load(std::memory_order_relaxed)) {
-        int64_t task = next_.fetch_add(1, std::memory_order_relaxed);
-        if (task >= tasks_) return;
-        if (task < block_tasks_)
-            run_block(thread, reverse_ ? block_tasks_ - 1 - task : task);
-        else
-            run_tile(thread, task - block_tasks_);
-    }
+    Shares::Claim claim;
+    while (!failed_.load(std::memory_order_relaxed) && shares_.claim(index, claim)) run_claimed(thread, claim);
 }
 
 void Executor::task(void *self, int i) { static_cast<Executor *>(self)->claim(i); }
 
-void Executor::run_tasks(const Parallel &parallel) {
-    next_.store(0);
-    int useful = tasks_ < threads_count_ ? int(tasks_) : threads_count_;
+void Executor::run_jobs(const Jobs &jobs, const Parallel &parallel) {
+    jobs_ = jobs;
+    int64_t tasks = jobs.blocks;
+    for (size_t s = jobs.first_tile; s < jobs.end_tile; s++) tasks += tasks_of(*entries_[s].step);
+    const int useful = tasks < threads_count_ ? int(tasks) : threads_count_;
+    shares_.begin(useful);
+    for (int t = 0; t < useful; t++) {
+        int64_t share = shares_.part(jobs.blocks, t).size();
+        for (size_t s = jobs.first_tile; s < jobs.end_tile; s++)
+            share += shares_.part(tasks_of(*entries_[s].step), t).size();
+        shares_.set(t, share);
+    }
     if (useful > 1 && parallel.run)
         parallel.run(parallel.pool, useful, task, this);
     else
@@ -210,11 +224,8 @@ void Executor::run_tasks(const Parallel &parallel) {
 
 void Executor::run_tail(const Parallel &parallel) {
     size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
-    block_tasks_ = 0;
     for (size_t s = phase_->tail; s < end; s++) {
-        first_tile_ = s;
-        tasks_ = tasks_of(*entries_[s].step);
-        run_tasks(parallel);
+        run_jobs({.first_tile = s, .end_tile = s + 1}, parallel);
         if (failed_.load()) return;
         for (int t = 0; check_finite_ && t < threads_count_; t++)
             if (threads_[size_t(t)].offence.worst != Worst::finite) return;
@@ -246,12 +257,11 @@ cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions
     for (int64_t p = first; p < end_phase; p++) {
         phase_ = &phases_[size_t(p)];
         double start = profiling_ ? seconds_now() : 0;
-        block_tasks_ = phase_->tile > phase_->block ? blocks_ : 0;
-        tasks_ = block_tasks_;
-        for (int64_t s = 0; s < phase_->phase->tile_step_count; s++) tasks_ += tasks_of(phase_->phase->tile_steps[s]);
-        reverse_ = p % 2 == 1; // the blocks done last are still in cache
-        first_tile_ = phase_->tile;
-        run_tasks(parallel);
+        run_jobs({.blocks = phase_->tile > phase_->block ? blocks_ : 0,
+                  .first_tile = phase_->tile,
+                  .end_tile = phase_->tail,
+                  .backwards = p % 2 == 1}, // the blocks done last are still in cache
+                 parallel);
         if (check_finite_ && !failed_.load())
             if (cryo_status status = report_offence(error, batch); status != CRYO_OK) return status;
         if (!failed_.load()) run_tail(parallel);

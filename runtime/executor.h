@@ -10,6 +10,7 @@
 #include "plan_format.h"
 #include "pool.h"
 #include "program.h"
+#include "shares.h"
 #include "text.h"
 
 #include <atomic>
@@ -92,6 +93,11 @@ private:
         int64_t runs; // while profiling
         double seconds;
     };
+    struct Jobs { // what may be done in any order
+        int64_t blocks = 0;
+        size_t first_tile = 0, end_tile = 0; // entries
+        bool backwards = false;              // a share's last block first
+    };
     struct Count {
         int64_t calls;
         double seconds;
@@ -122,10 +128,11 @@ private:
     void claim(int thread);
     void enter_block(Thread &thread, int64_t block);
     bool run_block(Thread &thread, int64_t block);
-    bool run_tile(Thread &thread, int64_t task);
+    bool run_tile(Thread &thread, size_t entry, int64_t task);
+    bool run_claimed(Thread &thread, Shares::Claim claim);
     int64_t tasks_of(const cryo_step &step) const { return step.of_block ? blocks_ * step.tiles : step.tiles; }
     const uintptr_t *bases(int64_t block) const { return block == blocks_ - 1 ? regions_.last : regions_.base; }
-    void run_tasks(const Parallel &parallel);
+    void run_jobs(const Jobs &jobs, const Parallel &parallel);
     void run_tail(const Parallel &parallel);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
     void look_at_results(Thread &thread, size_t entry, int64_t task);
@@ -146,10 +153,9 @@ private:
     // The run and phase in progress.
     Regions regions_;
     Phase *phase_ = nullptr;
-    int64_t blocks_ = 0, block_tasks_ = 0, tasks_ = 0;
-    size_t first_tile_ = 0; // the entry of the first tile task
+    int64_t blocks_ = 0;
+    Jobs jobs_;
     int32_t last_valid_ = 0;
-    bool reverse_ = false;
 
     // The first failure of a run.
     std::atomic<bool> failed_{false};
@@ -157,7 +163,7 @@ private:
     int failed_code_ = 0;
     char failed_text_[512] = {};
 
-    alignas(64) std::atomic<int64_t> next_{0}; // task to claim
+    Shares shares_; // of jobs_
 };
 
 } // namespace cryolite::runtime

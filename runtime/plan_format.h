@@ -83,9 +83,9 @@ typedef struct cryo_step {
 } cryo_step;
 
 // Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles, or those of
-// every block; threads claim tasks in any order. When all are done, the tail steps run in order, each by one thread or,
-// if it has tiles, by all. Then the next phase starts. On a device every step is one launch (for each tile), and
-// launches run in this order.
+// every block; threads may do them in any order (shares.h). When all are done, the tail steps run in order, each by one
+// thread or, if it has tiles, by all. Then the next phase starts. On a device every step is one launch (for each tile),
+// and launches run in this order.
 typedef struct cryo_phase {
     const cryo_step *block_steps;
     int64_t block_step_count;

@@ -40,6 +40,31 @@ TEST(Memory, ValuesThatMeetAtOneTimeDoNot) {
     check_packing(lifetimes, 128, 64);
 }
 
+TEST(Memory, WhatIsPlacedStaysAndIsKeptClearOf) {
+    const std::vector<Lifetime> placed{{64, 0, 3, 64}, {64, 2, 3, 0}};
+    std::vector<Lifetime> lifetimes{{64, 0, 1}, {64, 3, 4}};
+    EXPECT_EQ(pack_lifetimes(lifetimes, 64, placed), 192);
+    EXPECT_EQ(lifetimes[0].offset, 0); // a hole, until 2
+    EXPECT_EQ(lifetimes[1].offset, 128);
+    std::vector<Lifetime> none;
+    EXPECT_EQ(pack_lifetimes(none, 64, placed), 128);
+    std::mt19937 random(2);
+    for (int round = 0; round < 100; round++) {
+        std::vector<Lifetime> first(random() % 30), second(random() % 30);
+        for (std::vector<Lifetime> *some : {&first, &second})
+            for (Lifetime &life : *some) {
+                life.bytes = 1 + random() % 10000;
+                life.begin = int(random() % 20);
+                life.end = life.begin + int(random() % 6);
+            }
+        pack_lifetimes(first, 64);
+        const int64_t total = pack_lifetimes(second, 64, first);
+        std::vector<Lifetime> all = first;
+        all.insert(all.end(), second.begin(), second.end());
+        check_packing(all, total, 64);
+    }
+}
+
 TEST(Memory, RandomLifetimesNeverOverlapAndStayNearTheBound) {
     std::mt19937 random(1);
     for (int round = 0; round < 300; round++) {

@@ -318,6 +318,26 @@ TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {
     std::printf("arena over peak: at most %.4f\n", worst);
 }
 
+// So that a thread which goes on with a block finds its values in its own caches.
+TEST(Plan, TheValuesOfABlockLieTogether) {
+    int together = 0, by_value = 0;
+    each_plan([&](const Planned &planned, const KernelContext &) {
+        std::set<int64_t> strides;
+        int64_t values = 0;
+        for (const PlanPhase &phase : planned.plan.phases)
+            for (const std::vector<PlanStep> *steps : {&phase.block, &phase.tile})
+                for (const PlanStep &step : *steps)
+                    for (const PlanArg &arg : step.args)
+                        if (arg.kind == CRYO_ARG_BUFFER && arg.region == CRYO_REGION_ARENA && arg.block_stride) {
+                            strides.insert(arg.block_stride);
+                            values++;
+                        }
+        if (values < 2) return;
+        (strides.size() == 1 ? together : by_value)++;
+    });
+    EXPECT_GT(together, 3 * by_value); // where lying together costs more than a tenth of the arena
+}
+
 TEST(Plan, ParametersLieApart) {
     each_plan([](const Planned &planned, const KernelContext &) {
         int64_t end = 0;

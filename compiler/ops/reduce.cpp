@@ -167,7 +167,6 @@ static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelCon
     return {
         .generator = "sum_merge",
         .parameters = {{"size", text(tile)},
-                       {"stride", text(size)},
                        {"max_batch", text(context.max_batch)},
                        {"mean_count", text(node.attrs.integer("mean_count"))}},
         .args = {{.kind = KernelArg::batch, .extents = {}},
