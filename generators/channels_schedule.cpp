@@ -14,8 +14,20 @@ namespace {
 constexpr double worth_splitting = 50e3, worth_a_task = 100e3;
 constexpr int most_tasks = 8;
 
-int divisor_from(int n, int parts) { // the largest divisor of n of which there are at least so many
-    return largest_divisor(n, std::max(1, n / parts));
+// Tasks that n pieces are put into, a divisor of n: an even number if there is one, which two threads share evenly;
+// from `wanted` to twice as many, else fewer, else (an odd n) any.
+int tasks_of(int n, int wanted) {
+    int fewer = 1, odd = n;
+    for (int tasks = 2; tasks <= std::min(n, 2 * wanted); tasks++) {
+        if (n % tasks) continue;
+        if (tasks % 2) {
+            if (tasks >= wanted) odd = std::min(odd, tasks);
+        } else {
+            if (tasks >= wanted) return tasks;
+            fewer = tasks;
+        }
+    }
+    return fewer > 1 ? fewer : odd;
 }
 
 // Bytes a cycle from the cache that holds a block's weights, on Zen 3: L1 63, L2 31, L3 17.
@@ -54,7 +66,7 @@ static ChannelsConv::Schedule winograd_schedule(const ChannelsConv &q) {
     ChannelsConv::Schedule s{q.ho, q.k, 1, 1, 1};
     if (flops > worth_splitting) {
         const int tasks = std::clamp(int(flops / (2 * worth_a_task)), 2, 4);
-        const int channels = q.vector * divisor_from(q.k / q.vector, tasks), rows = q.m * divisor_from(down, tasks);
+        const int channels = q.k / tasks_of(q.k / q.vector, tasks), rows = q.ho / tasks_of(down, tasks);
         const long weights = long(q.k) * q.c * points, input = long(q.c) * across * down * points;
         if (channels < q.k && (rows == q.ho || weights > 2 * input))
             s.channels = channels;
@@ -103,11 +115,13 @@ ChannelsConv::Schedule ChannelsConv::schedule() const {
         const int tasks = std::clamp(int(flops / worth_a_task), 2, most_tasks);
         const bool dense = groups == 1 || depthwise();
         // Two vectors at least: whole cache lines, and weights for which a pixel is loaded once.
-        const int piece = k % (2 * vector) ? vector : 2 * vector;
-        const int rows = divisor_from(ho, tasks);
-        const int channels = dense && k % piece == 0 ? piece * divisor_from(k / piece, tasks) : k;
+        const int vectors = k / vector, most = vectors >= 4 ? std::min(tasks, vectors / 4) : tasks;
+        const int rows = ho / tasks_of(ho, tasks);
+        const int channels = dense && k % vector == 0 ? k / tasks_of(vectors, most) : k;
         const long weights = long(k) * steps(), image = long(c) * h * w;
-        const bool less_read = depthwise() ? ho <= 8 : weights > image * (padding > 0 ? 4 : 1);
+        // Before a depthwise layer there is most often one of 1x1 windows that is split by this same rule, and its
+        // threads have their channels, or their rows, in their caches.
+        const bool less_read = depthwise() ? c > h * w : weights > image * (padding > 0 ? 4 : 1);
         if (channels < k && (rows == ho || less_read))
             best.channels = channels;
         else
@@ -157,7 +171,7 @@ std::vector<ChannelsPlace> parse_places(const std::string &text) {
 int channels_map_rows(int c, int h, int w) {
     const long worth = 8192; // elements; about 2 us
     const int tasks = int(std::min<long>(long(c) * h * w / worth, most_tasks));
-    return tasks < 2 ? h : divisor_from(h, tasks);
+    return tasks < 2 ? h : h / tasks_of(h, tasks);
 }
 
 } // namespace cryolite
