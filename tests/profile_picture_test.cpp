@@ -11,7 +11,7 @@ using namespace cryolite;
 
 namespace {
 
-Machine machine() { return {1, 100, {{"L1", 1000, 200, 150}, {"L2", 10000, 50, 40}, {"memory", INT64_MAX, 10, 5}}}; }
+Machine machine() { return {1, 100, 0, {{"L1", 1000, 200, 150}, {"L2", 10000, 50, 40}, {"memory", INT64_MAX, 10, 5}}}; }
 
 Profile profile() {
     Profile profile{
@@ -41,7 +41,12 @@ TEST(Machine, MergedMeasurementsKeepTheFasterNumbers) {
     other.fma_gflops = 120;
     other.levels[0].read = 1;
     other.levels[2].triad = 7;
+    other.line_ns = 40;
     m.merge(other);
+    EXPECT_EQ(m.line_ns, 40);
+    other.line_ns = 180;
+    m.merge(other);
+    EXPECT_EQ(m.line_ns, 40);
     EXPECT_EQ(m.fma_gflops, 120);
     EXPECT_EQ(m.levels[0].read, 200);
     EXPECT_EQ(m.levels[2].triad, 7);
@@ -51,6 +56,7 @@ TEST(Machine, MeasuresWhatCannotBeNothing) {
     for (int threads : {1, 2}) {
         Machine m = measure_machine(threads);
         EXPECT_EQ(m.threads, threads);
+        EXPECT_EQ(m.line_ns > 0, threads > 1);
 #if defined(__x86_64__)
         EXPECT_GT(m.fma_gflops, 0);
 #endif

@@ -179,6 +179,34 @@ Rates measure_rates(int64_t bytes, int threads) {
     return slowest;
 }
 
+// Half a turn of a counter that two threads count up by turns, in seconds: the least of several runs.
+double measure_line() {
+    constexpr int turns = 500, runs = 20;
+    alignas(64) std::atomic<int> counter{0};
+    auto wait_for = [&](int value) {
+        for (int spins = 0; counter.load(std::memory_order_acquire) != value; spins++)
+            if (spins > 10000) std::this_thread::yield(); // one core for both
+    };
+    std::thread other([&] {
+        for (int i = 0; i < turns * runs; i++) {
+            wait_for(2 * i + 1);
+            counter.store(2 * i + 2, std::memory_order_release);
+        }
+    });
+    double least = 0;
+    for (int run = 0; run < runs; run++) {
+        const double start = now();
+        for (int i = run * turns; i < (run + 1) * turns; i++) {
+            counter.store(2 * i + 1, std::memory_order_release);
+            wait_for(2 * i + 2);
+        }
+        const double half = (now() - start) / (2 * turns);
+        if (run == 0 || half < least) least = half;
+    }
+    other.join();
+    return least;
+}
+
 // Data cache of a level as Linux tells it; 0 when unknown. (sysconf asks the processor, which in a virtual machine may
 // name the whole host's.)
 int64_t cache_bytes(int wanted) {
@@ -210,7 +238,7 @@ double fma_peak() {
 }
 
 Machine measure_machine(int threads) {
-    Machine machine{threads, fma_peak(), {}};
+    Machine machine{threads, fma_peak(), threads > 1 ? measure_line() * 1e9 : 0, {}};
     int64_t largest = 0;
     const char *const names[] = {"L1", "L2", "L3"};
     for (int level = 1; level <= 3; level++) {
@@ -239,6 +267,7 @@ double Machine::least_seconds(double flops, double bytes) const {
 
 void Machine::merge(const Machine &other) {
     fma_gflops = std::max(fma_gflops, other.fma_gflops);
+    if (other.line_ns > 0) line_ns = line_ns > 0 ? std::min(line_ns, other.line_ns) : other.line_ns;
     for (size_t i = 0; i < levels.size() && i < other.levels.size(); i++) {
         levels[i].read = std::max(levels[i].read, other.levels[i].read);
         levels[i].triad = std::max(levels[i].triad, other.levels[i].triad);

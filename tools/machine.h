@@ -22,6 +22,7 @@ struct MemoryLevel {
 struct Machine {
     int threads = 1;
     double fma_gflops = 0; // one core
+    double line_ns = 0;    // a cache line written by one thread until another has read it; 0 for one thread
     std::vector<MemoryLevel> levels;
 
     // GB/s of one thread from the smallest level that holds so many bytes.
@@ -32,7 +33,9 @@ struct Machine {
     void merge(const Machine &other);
 };
 
-// Some 0.2 s. All threads read and write at once, as a step's threads do. Level 3 is shared: a thread gets its part.
+// Some 0.2 s. The first two threads tell line_ns: some 40 ns where their cores share a cache, 200 where they do not; a
+// virtual machine's cores may be moved. All threads read and write at once, as a step's threads do. Level 3 is shared:
+// a thread gets its part.
 Machine measure_machine(int threads);
 
 } // namespace cryolite

@@ -112,7 +112,9 @@ std::string machine_text(const Machine &machine) {
     std::string text = fmt::format("one core: {:.1f} GFLOP/s of multiply-adds", machine.fma_gflops);
     for (const MemoryLevel &level : machine.levels)
         text += fmt::format(", {} {:.1f} GB/s read, {:.1f} triad", level.name, level.read, level.triad);
-    return text + (machine.threads > 1 ? fmt::format(" (a thread, {} at once)\n", machine.threads) : "\n");
+    if (machine.threads <= 1) return text + "\n";
+    return text + fmt::format(" (a thread, {} at once); a cache line to another core {:.0f} ns\n", machine.threads,
+                              machine.line_ns);
 }
 
 std::string shortened(const std::string &text, size_t length) {
@@ -179,6 +181,7 @@ nlohmann::ordered_json profile_json(const Profile &profile) {
             {"waiting_share", profile.waiting_share()},
             {"cost", profile.cost},
             {"fma_gflops", profile.machine.fma_gflops},
+            {"line_ns", profile.machine.line_ns},
             {"memory", levels},
             {"phases", phases}};
 }
