@@ -46,9 +46,12 @@ struct Buffer {
     float *begin() { return reinterpret_cast<float *>((uintptr_t(data.data()) + 63) / 64 * 64); }
     halide_buffer_t *window(int d, int first, int extent) {
         window_dims = dims;
-        window_dims[size_t(d)].extent = extent;
         part = buffer;
         part.dim = window_dims.data();
+        return narrow(d, first, extent);
+    }
+    halide_buffer_t *narrow(int d, int first, int extent) { // the last window
+        window_dims[size_t(d)].extent = extent;
         part.host += 4L * first * dims[size_t(d)].stride;
         return &part;
     }
@@ -89,7 +92,8 @@ template <class F> double least(F f) {
 // One convolution, its kernels and values.
 struct Trial {
     WinogradConv q;
-    int blocks, columns;
+    int blocks;
+    WinogradConv task;
     WinogradConv::Schedule s;
     Loaded direct, weight, winograd, direct_grad, winograd_grad;
     Buffer x, w, dy, y, u, scratch, y2, dw, dw2, grad_scratch;
@@ -111,7 +115,7 @@ struct Trial {
         return p;
     }
     Trial(const WinogradConv &q, int blocks, const KernelTarget &target)
-        : q(q), blocks(blocks), columns(winograd_grad_weight_tile(q.k)), s(q.schedule()),
+        : q(q), blocks(blocks), task(winograd_grad_weight_task(q)), s(q.schedule()),
           direct("conv2d", parameters(q, true), target), weight("winograd_weight",
                                                                 {{"c", std::to_string(q.c)},
                                                                  {"k", std::to_string(q.k)},
@@ -124,13 +128,13 @@ struct Trial {
                                                                 target),
           winograd("conv2d_winograd", parameters(q, false), target),
           direct_grad("conv2d_grad_weight", parameters(q, true), target),
-          winograd_grad("conv2d_winograd_grad_weight", with(parameters(q, false), {{"tile", std::to_string(columns)}}),
-                        target),
+          winograd_grad("conv2d_winograd_grad_weight",
+                        with(parameters(task, false), {{"weight_c", std::to_string(q.c)}}), target),
           x({q.lanes, q.w, q.h, q.c, blocks}, 1), w({q.r, q.r, q.c, q.k}, 2),
           dy({q.lanes, q.wo(), q.ho(), q.k, blocks}, 3), y({q.lanes, q.wo(), q.ho(), q.k, 1}),
           u({s.tile_k * q.c, s.channel_tiles, q.points(), s.channel_blocks}), scratch({int(q.scratch_elements())}),
           y2({q.lanes, q.wo(), q.ho(), q.k, 1}), dw({q.r, q.r, q.c, q.k}), dw2({q.r, q.r, q.c, q.k}),
-          grad_scratch({int(winograd_grad_weight(q, columns).scratch_elements)}) {}
+          grad_scratch({int(winograd_grad_weight(task).scratch_elements)}) {}
 
     template <class... A> static void run(const Loaded &kernel, A *...arguments) {
         void *argv[] = {arguments...};
@@ -149,9 +153,12 @@ struct Trial {
         if (!by_winograd)
             for (int b = 0; b < blocks; b++) run(direct_grad, x.window(4, b, 1), dy.window(4, b, 1), &dw.buffer);
         else
-            for (int k = 0; k < q.k; k += columns)
-                run(winograd_grad, &batch, &x.buffer, dy.window(3, k, columns), &grad_scratch.buffer,
-                    dw2.window(3, k, columns));
+            for (int k = 0; k < q.k; k += task.k)
+                for (int c = 0; c < q.c; c += task.c) {
+                    dw2.window(3, k, task.k);
+                    run(winograd_grad, &batch, x.window(3, c, task.c), dy.window(3, k, task.k), &grad_scratch.buffer,
+                        dw2.narrow(2, c, task.c));
+                }
     }
     double flops() const { return 2.0 * q.lanes * q.c * q.k * q.ho() * q.wo() * q.r * q.r; }
 };

@@ -98,28 +98,44 @@ long WinogradConv::scratch_elements() const {
 
 // A chunk's sums and both transformed sides of a group stay in L2, and its channels of a vector, of one tile, in L1.
 // Longer chunks or groups were slower with either width of lanes.
-WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns) {
-    const bool wide = conv.lanes >= 16;
+WinogradGradWeight winograd_grad_weight(const WinogradConv &task) {
+    const bool wide = task.lanes >= 16;
     WinogradGradWeight s;
-    s.vector = conv.lanes;
-    s.group = std::max(1, 32 / conv.lanes);
-    const int all = ceil_div(conv.c, s.vector), most = (wide ? 64 : 16) / s.vector,
+    s.vector = task.lanes;
+    s.group = std::max(1, 32 / task.lanes);
+    const int all = ceil_div(task.c, s.vector), most = (wide ? 64 : 16) / s.vector,
               chunks = ceil_div(all, std::max(1, most));
     const int in_chunk = ceil_div(all, chunks);
-    const Tile tile = best_tile({.x = in_chunk, .c = columns, .steps = s.group * conv.lanes}, wide ? 24 : 12);
+    const Tile tile = best_tile({.x = in_chunk, .c = task.k, .steps = s.group * task.lanes}, wide ? 24 : 12);
     s.vectors = tile.x;
     s.tile_k = tile.c;
     s.chunk = ceil_div(in_chunk, tile.x) * tile.x * s.vector;
-    s.padded_k = ceil_div(columns, s.tile_k) * s.tile_k;
-    const long side = long(conv.points()) * conv.lanes * s.group;
+    s.padded_k = ceil_div(task.k, s.tile_k) * s.tile_k;
+    const long side = long(task.points()) * task.lanes * s.group;
     s.scratch_elements =
-        side * (s.chunk + s.padded_k + 1) + long(conv.points()) * (s.chunk * s.padded_k + s.vector * conv.lanes);
+        side * (s.chunk + s.padded_k + 1) + long(task.points()) * (s.chunk * s.padded_k + s.vector * task.lanes);
     return s;
 }
 
-int winograd_grad_weight_tile(int k) {
-    const int tile = largest_divisor(k, std::clamp(k / 2, 16, 64)); // two tasks at least, where that leaves enough
-    return tile >= 8 ? tile : k;
+// Channels whose tiles are transformed, for one tile of the image: each task does that for its own sides, and again for
+// those of dy with every chunk.
+static long sides(const WinogradConv &conv, const WinogradConv &task) {
+    const long tasks = long(conv.c / task.c) * (conv.k / task.k);
+    const WinogradGradWeight s = winograd_grad_weight(task);
+    return tasks * s.chunks(task.c) * (s.chunk + task.k);
+}
+
+// Two tasks at least, where that leaves enough. Of few output channels a task does well to take all: densenet121's 128
+// -> 32 @ 16 takes 0.74 of the time (AVX-512).
+WinogradConv winograd_grad_weight_task(const WinogradConv &conv) {
+    WinogradConv by_outputs = conv, by_inputs = conv;
+    const int most = 64, least = 16;
+    const int outputs = largest_divisor(conv.k, std::clamp(conv.k / 2, least, most));
+    if (outputs >= 8) by_outputs.k = outputs;
+    if (conv.k > most || conv.c % conv.lanes) return by_outputs;
+    by_inputs.c =
+        conv.lanes * largest_divisor(conv.c / conv.lanes, std::max(1, std::min(most, conv.c / 2) / conv.lanes));
+    return sides(conv, by_inputs) < sides(conv, by_outputs) ? by_inputs : by_outputs;
 }
 
 // Modelled cycles of one block, calibrated on one Zen 3 core (AVX2; bench/winograd_bench): products run at 95% of the
@@ -138,13 +154,13 @@ static double forward_cycles(const WinogradConv &q, int blocks) {
 // Products of the weight gradient run at 80%. With 16 lanes tiles come from beyond L2 and pass it transformed: a point
 // takes 9 (t = 4) to 17 cycles (t = 6) with its transposition; measured with AVX-512 and 2 MB L2.
 static double grad_weight_cycles(const WinogradConv &q, int blocks) {
-    const int columns = winograd_grad_weight_tile(q.k), tasks = q.k / columns;
-    const WinogradGradWeight s = winograd_grad_weight(q, columns);
+    const WinogradConv task = winograd_grad_weight_task(q);
+    const WinogradGradWeight s = winograd_grad_weight(task);
     const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
-    const double chunks = s.chunks(q.c), point = q.lanes >= 16 ? 2.7 * q.t() : 4.7;
-    const double products = double(q.points()) * tiles * chunks * s.chunk * s.padded_k * tasks / 2 / 0.8;
-    const double sides = point * q.points() * tiles * (chunks * s.chunk * tasks + q.k * chunks);
-    return products + sides + 60.0 * q.c * q.k / blocks;
+    const double tasks = double(q.c / task.c) * (q.k / task.k), point = q.lanes >= 16 ? 2.7 * q.t() : 4.7;
+    const double products = double(q.points()) * tiles * s.chunks(task.c) * s.chunk * s.padded_k * tasks / 2 / 0.8;
+    const double transforms = point * q.points() * tiles * double(sides(q, task));
+    return products + transforms + 60.0 * q.c * q.k / blocks;
 }
 
 // The same of a direct convolution.

@@ -52,7 +52,7 @@ struct WinogradConv {
     long scratch_elements() const; // floats, of one call
 };
 
-// The weight gradient for `columns` of the k output channels over all blocks: the same input transform, and F(r, m)'s
+// The weight gradient over all blocks of a task, whose channels c and k are: the same input transform, and F(r, m)'s
 // for dy. Chunks of input channels pass over all tiles, one chunk after another; the sum of a group's products runs
 // over lanes and tiles. Register tiles are `vectors` of input channels by tile_k output channels.
 struct WinogradGradWeight {
@@ -61,9 +61,9 @@ struct WinogradGradWeight {
     int chunks(int c) const { return (c + chunk - 1) / chunk; }
     long scratch_elements = 0;
 };
-WinogradGradWeight winograd_grad_weight(const WinogradConv &conv, int columns);
-// Output channels of one task: a divisor of k.
-int winograd_grad_weight_tile(int k);
+WinogradGradWeight winograd_grad_weight(const WinogradConv &task);
+// One of the tasks that a layer is cut into, all alike: some of its output channels, or of its input channels.
+WinogradConv winograd_grad_weight_task(const WinogradConv &conv);
 
 // The input gradient is a forward convolution.
 enum class WinogradUse { forward, grad_weight };

@@ -18,7 +18,8 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 class Conv2dWinogradGradWeight : public Halide::Generator<Conv2dWinogradGradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 3}, padding{"padding", 0},
-        m{"m", 4}, tile{"tile", 1};
+        m{"m", 4};
+    GeneratorParam<int> weight_c{"weight_c", 0}; // input channels of the whole weight, where c are some of them
     Input<int> batch{"batch"};
     Input<Buffer<float, 5>> x{"x"}, dy{"dy"};
     Output<Buffer<float, 1>> scratch{"scratch"};
@@ -27,13 +28,14 @@ public:
     void generate() {
         refuse_gpu(get_target());
         const WinogradConv q = shape();
-        const WinogradGradWeight s = winograd_grad_weight(q, tile);
-        const int t = q.t(), columns = tile;
+        const WinogradGradWeight s = winograd_grad_weight(q);
+        const int t = q.t();
         set_dense(x, {q.lanes, q.w, q.h, q.c, 0});
-        set_dense(dy, {q.lanes, q.wo(), q.ho(), columns, 0});
+        set_dense(dy, {q.lanes, q.wo(), q.ho(), q.k, 0});
         leave_block_stride(x);
         leave_block_stride(dy);
-        set_dense(dw, {q.r, q.r, q.c, columns});
+        set_dense(dw, {q.r, q.r, q.c, q.k});
+        if (const int whole = weight_c) dw.dim(3).set_stride(q.r * q.r * whole);
         set_dense(scratch, {int(s.scratch_elements)});
 
         Var l("l"), ti("ti"), ci("ci"), ko("ko"), px("px"), py("py"), g("g"), e("e");
@@ -78,7 +80,7 @@ public:
 
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinogradGradWeight>::build_pipeline();
-        place_in_scratch(pipeline, Func(scratch).name(), winograd_grad_weight(shape(), tile).scratch_elements,
+        place_in_scratch(pipeline, Func(scratch).name(), winograd_grad_weight(shape()).scratch_elements,
                          {input_, turned_, gradient_, total_});
         return pipeline;
     }
@@ -124,7 +126,7 @@ private:
         Exprs taps, lines;
         for (int at = 0; at < q.m; at++) {
             Expr column = left + at, line = top + i;
-            Expr value = dy(l, min(column, q.wo() - 1), min(line, q.ho() - 1), min(ko, tile - 1), block);
+            Expr value = dy(l, min(column, q.wo() - 1), min(line, q.ho() - 1), min(ko, q.k - 1), block);
             if ((q.tiles_x() - 1) * q.m + at >= q.wo()) value = select(column < q.wo(), value, 0.f);
             taps.push_back(value);
         }

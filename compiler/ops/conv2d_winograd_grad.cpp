@@ -1,5 +1,5 @@
-// The weight gradient of a convolution by Winograd's products: tasks over output channels that walk all blocks, so that
-// there are no partial sums.
+// The weight gradient of a convolution by Winograd's products: tasks over output or input channels that walk all
+// blocks, so that there are no partial sums.
 #include "common.h"
 #include "conv2d_winograd.h"
 
@@ -26,35 +26,41 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     return {{Shape{q.k, q.c, q.r, q.r}, Type::f32}};
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
-    const WinogradConv q = conv_of(g, n, context.lanes);
-    const int64_t tile = winograd_grad_weight_tile(q.k), window = int64_t(q.r) * q.r, v = context.lanes;
+    const WinogradConv q = conv_of(g, n, context.lanes), task = winograd_grad_weight_task(q);
+    const int64_t window = int64_t(q.r) * q.r, v = context.lanes;
     KernelArg x = input_arg(g, n, 0, context), dy = input_arg(g, n, 1, context);
     for (KernelArg *arg : {&x, &dy}) {
         arg->extents.pop_back();
         arg->all_blocks = true;
     }
-    dy.extents.back() = tile;
-    dy.tile_stride = v * q.wo() * q.ho() * tile;
-    return {.generator = "conv2d_winograd_grad_weight",
-            .parameters = {{"c", text(q.c)},
-                           {"h", text(q.h)},
-                           {"w", text(q.w)},
-                           {"k", text(q.k)},
-                           {"r", text(q.r)},
-                           {"padding", text(q.padding)},
-                           {"m", text(q.m)},
-                           {"tile", text(tile)}},
-            .args = {{.kind = KernelArg::batch, .extents = {}},
-                     x,
-                     dy,
-                     {.kind = KernelArg::scratch, .extents = {}},
-                     {.kind = KernelArg::output,
-                      .index = 0,
-                      .extents = {q.r, q.r, q.c, tile},
-                      .tile_stride = window * q.c * tile}},
-            .tiles = q.k / tile,
-            .flops = 2.0 * double(v * context.max_blocks()) * double(window * q.c * tile) * q.ho() * q.wo(),
-            .scratch = winograd_grad_weight(q, int(tile)).scratch_elements};
+    KernelArg dw{.kind = KernelArg::output,
+                 .index = 0,
+                 .extents = {q.r, q.r, task.c, task.k},
+                 .strides = {1, q.r, window, window * q.c}};
+    Kernel kernel{.generator = "conv2d_winograd_grad_weight",
+                  .parameters = {{"c", text(task.c)},
+                                 {"h", text(q.h)},
+                                 {"w", text(q.w)},
+                                 {"k", text(task.k)},
+                                 {"r", text(q.r)},
+                                 {"padding", text(q.padding)},
+                                 {"m", text(q.m)}},
+                  .args = {},
+                  .tiles = (q.c / task.c) * (q.k / task.k),
+                  .flops = 2.0 * double(v * context.max_blocks()) * double(window * task.c * task.k) * q.ho() * q.wo(),
+                  .scratch = winograd_grad_weight(task).scratch_elements};
+    if (task.c < q.c) {
+        kernel.parameters["weight_c"] = text(q.c);
+        x.extents.back() = task.c;
+        x.tile_stride = v * q.w * q.h * task.c;
+        dw.tile_stride = window * task.c;
+    } else {
+        dy.extents.back() = task.k;
+        dy.tile_stride = v * q.wo() * q.ho() * task.k;
+        dw.tile_stride = window * q.c * task.k;
+    }
+    kernel.args = {{.kind = KernelArg::batch, .extents = {}}, x, dy, {.kind = KernelArg::scratch, .extents = {}}, dw};
+    return kernel;
 }
 static void reference(const Graph &g, const Node &n, const Inputs &in, const Outputs &out) {
     const WinogradConv q = conv_of(g, n, 1);
@@ -99,7 +105,8 @@ static std::vector<Case> cases() {
     add("[n,2,8,9] [n,3,8,9]", 5, 2, 2);
     add("[n,3,5,5] [n,2,1,1]", 5, 2, 0);
     add("[n,17,14,14] [n,13,14,14]", 3, 4, 1);
-    add("[n,3,3,3] [n,64,3,3]", 3, 4, 1); // several tasks
+    add("[n,3,3,3] [n,64,3,3]", 3, 4, 1);  // several tasks of output channels,
+    add("[n,64,5,5] [n,20,5,5]", 3, 4, 1); // of input channels
     return cases;
 }
 

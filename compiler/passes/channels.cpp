@@ -127,8 +127,8 @@ struct Channels {
         return to.add1("channels_conv2d", made.inputs, made.attrs, node.layer, node.source);
     }
 
-    // Half of a vector costs no more than a whole one, often half: results that fill no more are made in it. LeNet's first
-    // layer, 6 channels, and what is behind it take 0.45 of the time with AVX-512 (Zen 4).
+    // Half of a vector costs no more than a whole one, often half: results that fill no more are made in it. LeNet's
+    // first layer, 6 channels, and what is behind it take 0.45 of the time with AVX-512 (Zen 4).
     int64_t vector_for(int64_t results) const {
         int64_t vector = context.kernel.vector;
         while (vector > 4 && 2 * results <= vector) vector /= 2;
