@@ -27,8 +27,8 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 
 namespace {
 
-// Code grows with the unrolled taps times the accumulators; more than this is left as a loop: whole windows of 5x5 by 16
-// sums, 6 -> 16 @ 12, take 1.19 times as long as rows of them (AVX-512). Knob `unroll` says another number.
+// Code grows with the unrolled taps times the accumulators; more than this is left as a loop: whole windows of 5x5 by
+// 16 sums, 6 -> 16 @ 12, take 1.19 times as long as rows of them (AVX-512). Knob `unroll` says another number.
 constexpr int most_unrolled_fmas = 384;
 
 // Bits: which loops over a window are unrolled, around a tile of so many multiply-adds.

@@ -51,12 +51,13 @@ public:
 
 private:
     void define(int v, int outputs, const Expr &blocks) {
-        const int width = vector_width(c, natural_vector_size<float>()), whole = std::max(1, c / width);
+        const int width = vector_width(c, natural_vector_size<float>());
+        const int most = std::max(1, std::min(c / width, turned_share / (4 * v * width)));
         // The last tile overlaps the one before where it does not divide: a part of a vector counts as one.
         TileQuery query = linear_weight_query(ceil_div(c, width), outputs);
-        query.most_x = whole;
+        query.most_x = most;
         Tile t = chosen_tile(query, {tile_x, tile_c}, registers_of(get_target(), width).accumulators());
-        t.x = std::min(t.x, whole);
+        t.x = std::min(t.x, most);
         const int channels = t.x * width, room = turned_share / (4 * v * channels);
         const int together = std::max(1, chunk ? std::min(int(chunk), room) : room); // blocks
         const int most_outputs = std::max(t.c, sums_share / (4 * channels) / t.c * t.c);
