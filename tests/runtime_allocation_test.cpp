@@ -38,10 +38,14 @@ void *aligned_alloc(size_t alignment, size_t size) {
 #define COUNTS_MALLOC 0
 #endif
 
-// Not inline: the compiler would take the pairs of new and free for mistakes.
-[[gnu::noinline]] void *operator new(size_t size) {
+// Not inline: the compiler would take the pairs of new and free for mistakes. The form that does not throw as well: the
+// address sanitizer's own is no pair for this delete.
+[[gnu::noinline]] void *operator new(size_t size, const std::nothrow_t &) noexcept {
     allocations++;
-    if (void *bytes = std::malloc(size ? size : 1)) return bytes;
+    return std::malloc(size ? size : 1);
+}
+[[gnu::noinline]] void *operator new(size_t size) {
+    if (void *bytes = operator new(size, std::nothrow)) return bytes;
     throw std::bad_alloc();
 }
 [[gnu::noinline]] void operator delete(void *bytes) noexcept { std::free(bytes); }
