@@ -124,6 +124,7 @@ set(compiler_sources
     compiler/passes/simplify.cpp
     compiler/pipeline.cpp
     compiler/plan.cpp
+    compiler/plan_cost.cpp
     compiler/plan_text.cpp
     compiler/program_text.cpp
     compiler/schedule_database.cpp
@@ -177,6 +178,7 @@ set(runtime_test_sources
     tests/runtime_checkpoint_test.cpp
     tests/runtime_halide_error_test.cpp
     tests/runtime_open_test.cpp
+    tests/runtime_samples_test.cpp
     tests/runtime_shares_test.cpp
     tests/runtime_step_test.cpp
     tests/runtime_threads_test.cpp
@@ -213,6 +215,7 @@ set(compiler_test_sources
     tests/ops_test.cpp
     tests/passes_lowered_test.cpp
     tests/passes_test.cpp
+    tests/plan_cost_test.cpp
     tests/plan_test.cpp
     tests/schedule_database_test.cpp
 )

@@ -7,7 +7,7 @@
 #include "frontend.h"
 #include "header.h"
 #include "passes.h"
-#include "plan.h"
+#include "plan_cost.h"
 #include "schedules.h"
 
 #include <algorithm>
@@ -52,9 +52,6 @@ PassContext one_context(const Network &network, const KernelTarget &target) {
     return {
         Mode::infer, network.optimizer(), {.lanes = 1, .max_batch = 1, .math = network.math(), .vector = target.lanes}};
 }
-
-// Where lanes are faster again: a block of them costs one thread about what all its samples cost here.
-int64_t largest_channels_batch(const KernelTarget &target) { return target.lanes / 2; }
 
 // What a checkpoint means: names and shapes of what it holds, and the network of inference over them, eps and strides
 // included. How it was trained or initialised is not part of it.
@@ -106,9 +103,8 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     const std::shared_ptr<Choices> choices = schedules.choices(target);
     for (Mode mode : modes(options)) add_graph(pass_context(network, mode, options, target, choices));
     ProgramTables &tables = planned.tables;
-    if (options.channels && !target.gpu) try {
+    if (options.few != 0 && !target.gpu) try {
             add_graph(one_context(network, target));
-            tables.infer_one_batch = std::min(options.batch, largest_channels_batch(target));
         } catch (const NoChannels &) {} // --emit plan says why
     const Graph &graph = network.graph();
     tables.name = network.name();
@@ -125,6 +121,11 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
         tables.plans.push_back(make_plan(mode_graph, mode, tables.parameters, context));
         choose_schedules(tables.plans.back(), schedules, target);
         collect_kernels(tables.plans.back(), planned.kernels, known);
+    }
+    if (const Plan &one = tables.plans.back(); one.one) { // behind the one of lanes
+        const Plan &lanes = tables.plans[tables.plans.size() - 2];
+        tables.infer_one_batch =
+            options.few > 0 ? std::min(options.few, options.batch) : largest_few(one, lanes, options.batch);
     }
     return planned;
 }

@@ -24,7 +24,8 @@ struct CompileOptions {
     int64_t lanes = 0;           // samples side by side; 0: the target's vector width
     int processors = 0;          // to be kept busy, also by few samples; 0: as many as this machine has
     bool train = true;           // false: evaluate and infer only
-    bool channels = true;        // inference of few samples gets a plan of its own, where all its ops have kernels
+    int64_t few = -1;            // the largest batch inferred sample by sample, by a plan of its own where all ops have
+                                 // kernels for it; 0: none, -1: as is estimated to be fastest (plan_cost.h)
     bool checked = false;        // kernels check every bound
     int jobs = 0;                // kernels compiled at once; 0: one a core
     std::string cache;     // folder of compiled kernels; "": $XDG_CACHE_HOME/cryolite or ~/.cache/cryolite; "off": none

@@ -62,7 +62,7 @@ bool Executor::prepare(const cryo_plan &plan, int threads) {
 // Every thread fills the shared dims anew, with the same numbers; they are only read later.
 bool Executor::make_thread(Thread &thread) {
     if (!allocate(thread.buffers, arg_count_) || !allocate(thread.argv, arg_count_) ||
-        !allocate(thread.counts, step_count_))
+        !allocate(thread.counts, step_count_) || !allocate(thread.phases, size_t(plan_->phase_count)))
         return false;
     cryo_halide_dim *dim = dims_.get();
     for (size_t s = 0; s < step_count_; s++) {
@@ -222,6 +222,46 @@ void Executor::run_jobs(const Jobs &jobs, const Parallel &parallel) {
         claim(0);
 }
 
+// Every phase's steps with all their tiles, in the order of a run on one thread.
+bool Executor::run_sample(Thread &thread, const uintptr_t *base) {
+    enter_block(thread, 0);
+    for (int64_t p = plan_->prepared_phases; p < plan_->phase_count; p++) {
+        const Phase &phase = phases_[size_t(p)];
+        const size_t end = phase.tail + size_t(phase.phase->tail_step_count);
+        const double start = profiling_ ? seconds_now() : 0;
+        for (size_t s = phase.block; s < end; s++) {
+            const int64_t tiles = s < phase.tile ? 1 : entries_[s].step->tiles;
+            for (int64_t tile = 0; tile < tiles; tile++) {
+                thread.tile = int32_t(tile);
+                if (!call(thread, s, base, 0, tile)) return false;
+            }
+        }
+        if (profiling_) {
+            thread.phases[size_t(p)].seconds += seconds_now() - start;
+            thread.phases[size_t(p)].calls++;
+        }
+    }
+    return true;
+}
+
+void Executor::claim_samples(int index) {
+    FloatMode mode;
+    HalideErrors errors;
+    Thread &thread = threads_[size_t(index)];
+    Shares::Claim claim;
+    while (!failed_.load(std::memory_order_relaxed) && shares_.claim(index, claim)) {
+        const size_t sample = size_t(shares_.part(samples_.count, claim.owner).first + claim.place);
+        uintptr_t base[CRYO_REGION_OUTPUT + 1];
+        memcpy(base, regions_.base, sizeof base);
+        base[CRYO_REGION_ARENA] += size_t(index) * samples_.arena_stride;
+        base[CRYO_REGION_INPUT] += sample * samples_.input_stride;
+        base[CRYO_REGION_OUTPUT] += sample * samples_.output_stride;
+        run_sample(thread, base);
+    }
+}
+
+void Executor::sample_task(void *self, int i) { static_cast<Executor *>(self)->claim_samples(i); }
+
 void Executor::run_tail(const Parallel &parallel) {
     size_t end = phase_->tail + size_t(phase_->phase->tail_step_count);
     for (size_t s = phase_->tail; s < end; s++) {
@@ -240,10 +280,7 @@ cryo_status Executor::run_prepared(const Regions &regions, const Parallel &paral
     return run_phases(0, plan_->prepared_phases, regions, 1, parallel, error);
 }
 
-cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
-                                 const Parallel &parallel, Text &error) {
-    FloatMode mode;
-    HalideErrors errors;
+void Executor::begin_run(const Regions &regions, int64_t batch) {
     regions_ = regions;
     blocks_ = (batch + lanes_ - 1) / lanes_;
     last_valid_ = int32_t(batch - (blocks_ - 1) * lanes_);
@@ -254,6 +291,34 @@ cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions
         threads_[size_t(t)].batch = int32_t(batch);
         threads_[size_t(t)].offence = {};
     }
+}
+
+cryo_status Executor::run_each(const Regions &regions, const Samples &samples, const Parallel &parallel, Text &error) {
+    begin_run(regions, 1);
+    samples_ = samples;
+    const int useful = samples.count < threads_count_ ? int(samples.count) : threads_count_;
+    shares_.begin(useful);
+    for (int t = 0; t < useful; t++) shares_.set(t, shares_.part(samples.count, t).size());
+    if (useful > 1 && parallel.run)
+        parallel.run(parallel.pool, useful, sample_task, this);
+    else
+        claim_samples(0);
+    // What a phase takes of the run, in which threads are in different phases: the mean of the threads.
+    for (size_t p = 0; profiling_ && p < phase_count(); p++)
+        for (int t = 0; t < useful; t++) {
+            Count &count = threads_[size_t(t)].phases[p];
+            phases_[p].runs += count.calls;
+            phases_[p].seconds += count.seconds / useful;
+            count = {};
+        }
+    return failed_.load() ? report(error) : CRYO_OK;
+}
+
+cryo_status Executor::run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
+                                 const Parallel &parallel, Text &error) {
+    FloatMode mode;
+    HalideErrors errors;
+    begin_run(regions, batch);
     for (int64_t p = first; p < end_phase; p++) {
         phase_ = &phases_[size_t(p)];
         double start = profiling_ ? seconds_now() : 0;

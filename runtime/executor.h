@@ -33,6 +33,13 @@ struct Regions {
     int64_t first_sample = 0; // of the caller's batch, for messages: runs of one sample
 };
 
+// Samples that threads take alone, each with a plan of one sample: bytes from one sample's rows to the next one's, and
+// from one thread's arena to the next one's.
+struct Samples {
+    int64_t count = 0;
+    size_t input_stride = 0, output_stride = 0, arena_stride = 0;
+};
+
 // Profile of one step, summed over threads.
 struct StepProfile {
     const cryo_step *step;
@@ -71,9 +78,14 @@ public:
     // what had not begun by then was left out. CRYO_NOT_FINITE: the same; the phase, or the tail's step, was the last.
     cryo_status run(const Regions &regions, int64_t batch, const Parallel &parallel, Text &error);
 
+    // The same for a plan of one sample, with each of many samples, from the first phase to the last, on one thread.
+    // regions are the first sample's. Does not look for results that are not finite.
+    cryo_status run_each(const Regions &regions, const Samples &samples, const Parallel &parallel, Text &error);
+
     // The plan's prepared phases, which run() leaves out; with the same promises.
     cryo_status run_prepared(const Regions &regions, const Parallel &parallel, Text &error);
 
+    int threads() const { return threads_count_; }
     void set_check_finite(bool on) { check_finite_ = on; }
     void set_profiling(bool on) override;
     size_t step_count() const override { return step_count_; }
@@ -115,6 +127,7 @@ private:
         std::unique_ptr<cryo_buffer[]> buffers; // one an argument; unused for scalars
         std::unique_ptr<void *[]> argv;
         std::unique_ptr<Count[]> counts; // one a step
+        std::unique_ptr<Count[]> phases; // one a phase, of samples that the thread took alone
         uintptr_t scratch = 0;
         int32_t batch = 0, valid = 0, block = 0, tile = 0;
         Offence offence; // of the phase in progress
@@ -124,8 +137,12 @@ private:
     void add_steps(const cryo_step *steps, int64_t count, int phase);
     cryo_status run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
                            const Parallel &parallel, Text &error);
+    void begin_run(const Regions &regions, int64_t batch);
     static void task(void *self, int i);
     void claim(int thread);
+    static void sample_task(void *self, int i);
+    void claim_samples(int thread);
+    bool run_sample(Thread &thread, const uintptr_t *base);
     void enter_block(Thread &thread, int64_t block);
     bool run_block(Thread &thread, int64_t block);
     bool run_tile(Thread &thread, size_t entry, int64_t task);
@@ -155,6 +172,7 @@ private:
     Phase *phase_ = nullptr;
     int64_t blocks_ = 0;
     Jobs jobs_;
+    Samples samples_;
     int32_t last_valid_ = 0;
 
     // The first failure of a run.

@@ -13,6 +13,8 @@ constexpr int64_t max_rank = 16, most = int64_t(1) << 40;
 
 bool within(int64_t value, int64_t low, int64_t high) { return value >= low && value <= high; }
 
+size_t aligned(size_t bytes) { return (bytes + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT; }
+
 // Adds regions one after another; bytes turns 0 for good when the sum does not fit.
 struct Stacker {
     size_t bytes = 0;
@@ -156,8 +158,9 @@ cryo_status check_program(const cryo_program *program, Text &error) {
     bool good = program->name && program->target && program->fingerprint && within(program->lanes, 1, 1 << 16) &&
                 within(program->max_batch, 1, INT32_MAX) && within(program->input_rank, 0, max_rank) &&
                 (program->input_rank == 0 || program->input_shape) && within(program->classes, 1, INT32_MAX) &&
-                program->parameter_count >= 0 && (program->parameter_count == 0 || program->parameters) &&
-                within(program->parameter_bytes, 0, most) && program->parameter_bytes % CRYO_ALIGNMENT == 0;
+                within(program->infer_one_batch, 0, program->max_batch) && program->parameter_count >= 0 &&
+                (program->parameter_count == 0 || program->parameters) && within(program->parameter_bytes, 0, most) &&
+                program->parameter_bytes % CRYO_ALIGNMENT == 0;
     int64_t elements = 1;
     for (int64_t d = 0; good && d < program->input_rank; d++)
         good = program->input_shape[d] >= 1 && !__builtin_mul_overflow(elements, program->input_shape[d], &elements) &&
@@ -210,8 +213,14 @@ Layout model_layout(const cryo_program &program, int threads) {
     layout.prepared = stack.add(largest.prepared);
     layout.prepared_one = stack.add(program.infer_one ? size_t(program.infer_one->prepared_bytes) : 0);
     layout.control = stack.add(sizeof(cryo_control));
-    layout.arena = stack.add(largest.arena);
-    layout.scratch_stride = (largest.scratch + CRYO_ALIGNMENT - 1) / CRYO_ALIGNMENT * CRYO_ALIGNMENT;
+    size_t arena = largest.arena;
+    if (const cryo_plan *one = program.infer_one) {
+        const int64_t arenas = program.infer_one_batch < threads ? program.infer_one_batch : threads;
+        layout.arena_stride = aligned(size_t(one->arena_bytes));
+        if (size_t bytes = layout.arena_stride * size_t(arenas); bytes > arena) arena = bytes;
+    }
+    layout.arena = stack.add(arena);
+    layout.scratch_stride = aligned(largest.scratch);
     layout.scratch = stack.add(largest.scratch, size_t(threads));
     add_rows(program, {program.train, program.evaluate, program.infer}, layout, stack);
     return layout;

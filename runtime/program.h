@@ -38,7 +38,8 @@ RowBytes row_bytes(const cryo_program &program);
 struct Layout {
     size_t parameters = 0, prepared = 0, prepared_one = 0, control = 0, arena = 0, scratch = 0; // offsets
     size_t scratch_stride = 0;                                                                  // bytes of one thread's
-    size_t input = 0, label = 0, output = 0;                                                    // offsets of staging
+    size_t arena_stride = 0;                 // the same of the arena, where threads take samples alone
+    size_t input = 0, label = 0, output = 0; // offsets of staging
     bool whole_rows = false;
     size_t bytes = 0; // 0: too large to count
 };

@@ -140,15 +140,24 @@ cryo_status cryo_model::prepare(int mode, Executor &executor, const Regions &reg
     return status;
 }
 
+// How many of the samples a thread takes alone, from end to end, rather than all threads one after another: whole
+// rounds of one each, and one more that keeps more than half of the threads busy.
+static int64_t samples_alone(int64_t samples, int threads) {
+    const int64_t rest = samples % threads;
+    return threads == 1 ? 0 : 2 * rest > threads ? samples : samples - rest;
+}
+
 cryo_status cryo_model::infer_few(const Workspace &workspace, Executor &executor, const Rows &rows,
                                   const Parallel &with, Text &text) {
-    for (int64_t sample = 0; sample < rows.batch; sample++) {
-        const Regions regions = workspace.stage_one(rows, sample, *this);
-        cryo_status status = prepare(INFER_ONE, executor, regions, with, text);
-        if (status == CRYO_OK) status = executor.run(regions, 1, with, text);
-        if (status != CRYO_OK) return status;
-    }
-    return CRYO_OK;
+    const RowBytes row = row_bytes(*program);
+    const Samples alone = {check_finite ? 0 : samples_alone(rows.batch, executor.threads()), row.input, row.output,
+                           workspace.layout.arena_stride};
+    const Regions first = workspace.stage_one(rows, 0, *this);
+    cryo_status status = prepare(INFER_ONE, executor, first, with, text);
+    if (status == CRYO_OK && alone.count) status = executor.run_each(first, alone, with, text);
+    for (int64_t sample = alone.count; status == CRYO_OK && sample < rows.batch; sample++)
+        status = executor.run(workspace.stage_one(rows, sample, *this), 1, with, text);
+    return status;
 }
 
 namespace {

@@ -33,7 +33,7 @@ struct Subject {
         : most(batch) {
         define(*net);
         if (train) net->optimize({.learning_rate = 0.01});
-        model = std::make_unique<TestModel>(*net, CompileOptions{.batch = most, .train = train}, threads);
+        model = std::make_unique<TestModel>(*net, CompileOptions{.batch = most, .train = train, .few = 5}, threads);
         EXPECT_GT(model->compiled().infer_one_batch, 0) << "there is no plan of one sample";
         model->initialize(3);
         elements = int64_t(cryo_input_elements(model->get()));
@@ -46,10 +46,10 @@ struct Subject {
             << cryo_error(model->get());
         return outputs;
     }
-    // Batches of 1, 2, 3, 1, 2, ...
+    // Batches of 1, 2, 3, 4, 5, 1, ...: taken alone by threads, or shared by them.
     std::vector<float> infer_few() {
         std::vector<float> all;
-        for (int64_t first = 0, few = 1; first < most; first += few, few = few % 3 + 1) {
+        for (int64_t first = 0, few = 1; first < most; first += few, few = few % 5 + 1) {
             few = std::min({few, most - first, model->compiled().infer_one_batch});
             std::vector<float> some = infer(first, few);
             all.insert(all.end(), some.begin(), some.end());

@@ -191,6 +191,7 @@ private:
                                                                           .target = options_.target,
                                                                           .lanes = lanes_,
                                                                           .processors = int(processors_),
+                                                                          .few = lanes_ / 2,
                                                                           .cache = CRYOLITE_TEST_CACHE}));
             loaded = std::make_unique<LoadedModel>(*compiled, device_functions());
         } catch (const std::exception &error) { throw Difference{"compiling", error.what()}; }

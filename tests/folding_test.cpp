@@ -41,7 +41,7 @@ std::vector<double> numbers(const std::vector<float> &x) { return {x.begin(), x.
 
 struct Subject {
     std::unique_ptr<Network> net = build(network);
-    TestModel model{*net, {.batch = most}, 2};
+    TestModel model{*net, {.batch = most, .few = 0}, 2};
     std::vector<float> images = deterministic(5, most * 72, 1);
     std::vector<int32_t> labels;
 

@@ -49,8 +49,8 @@ cryo_result train_repeated(TestModel &model, const Batches &batches, int64_t fir
 void compare(Define define, int64_t lanes, int64_t first_size) {
     Batches batches;
     int64_t max_batch = 2 * lanes + 1;
-    TestModel ours(*build(define, sgd), {.batch = max_batch, .lanes = lanes});
-    TestModel reference(*build(define, sgd), {.batch = copies * max_batch, .lanes = copies});
+    TestModel ours(*build(define, sgd), {.batch = max_batch, .lanes = lanes, .few = 2});
+    TestModel reference(*build(define, sgd), {.batch = copies * max_batch, .lanes = copies, .few = 0});
     for (int64_t size = first_size; size <= max_batch; size++) {
         SCOPED_TRACE("batch of " + std::to_string(size));
         ours.initialize(3);

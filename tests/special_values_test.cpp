@@ -27,7 +27,7 @@ struct Subject {
     std::vector<float> images = deterministic(3, batch *pixels, 1);
     std::vector<int32_t> labels;
 
-    explicit Subject(const Network &network) : model(network, {.batch = batch, .lanes = lanes}) {
+    explicit Subject(const Network &network) : model(network, {.batch = batch, .lanes = lanes, .few = 0}) {
         model.initialize(5);
         for (int64_t i = 0; i < batch; i++) labels.push_back(int32_t(i % classes));
     }

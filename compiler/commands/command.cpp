@@ -26,6 +26,11 @@ void add_network_options(CLI::App &command, NetworkOptions &options) {
     command
         .add_option("--processors", compile.processors, "To be kept busy by few samples; 0: as many as the machine has")
         ->check(CLI::Range(0, 1024));
+    command
+        .add_option("--few", compile.few,
+                    "Largest batch inferred sample by sample; 0: none, -1: as is estimated to be fastest")
+        ->check(CLI::Range(-1, 1 << 20))
+        ->capture_default_str();
     command.add_option("--lanes", compile.lanes, "Samples side by side; 0: the target's vector width")
         ->check(CLI::Range(0, 1024))
         ->capture_default_str();
