@@ -124,8 +124,9 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     }
     if (const Plan &one = tables.plans.back(); one.one) { // behind the one of lanes
         const Plan &lanes = tables.plans[tables.plans.size() - 2];
+        const int64_t processors = options.processors > 0 ? options.processors : processors_here();
         tables.infer_one_batch =
-            options.few > 0 ? std::min(options.few, options.batch) : largest_few(one, lanes, options.batch);
+            options.few > 0 ? std::min(options.few, options.batch) : largest_few(one, lanes, options.batch, processors);
     }
     return planned;
 }
@@ -248,10 +249,11 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
         return;
     }
     if (found) return;
-    ParameterTable parameters = plan_network(network, options, schedules).tables.parameters;
-    Plan plan = make_plan(graph, mode, parameters, context.kernel);
+    const ProgramTables tables = plan_network(network, options, schedules).tables;
+    Plan plan = make_plan(graph, mode, tables.parameters, context.kernel);
     choose_schedules(plan, schedules, target);
     if (stage == "plan") {
+        if (plan.one) out << "batches of 1 to " << tables.infer_one_batch << ":\n";
         out << print(plan);
         return;
     }

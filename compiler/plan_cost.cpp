@@ -46,30 +46,32 @@ Work work_of(const PlanStep &step) {
 
 } // namespace
 
-double thread_seconds(const Plan &plan, int64_t blocks) {
+double seconds_of(const Plan &plan, int64_t blocks, int64_t threads) {
     double seconds = 0, weights = 0;
-    const auto each_step = [&](auto act) {
+    const auto each_step = [&](auto act) { // with how many blocks a call has, and how many threads
         for (size_t p = size_t(plan.prepared_phases); p < plan.phases.size(); p++) {
             const PlanPhase &phase = plan.phases[p];
-            for (const PlanStep &step : phase.block) act(work_of(step), 1.0);
-            for (const PlanStep &step : phase.tile) act(work_of(step), step.of_block ? 1.0 : double(blocks));
-            for (const PlanStep &step : phase.tail) act(work_of(step), double(blocks));
+            for (const PlanStep &step : phase.block) act(step, int64_t(1), int64_t(1));
+            for (const PlanStep &step : phase.tile)
+                act(step, step.of_block ? 1 : blocks, std::min(step.tiles, threads));
+            for (const PlanStep &step : phase.tail) act(step, blocks, std::min(step.tiles, threads));
         }
     };
-    each_step([&](const Work &work, double) { weights += work.weights; });
-    each_step([&](const Work &work, double blocks_a_call) {
-        const double bytes_seconds = work.weights / rate(weights) + work.values / rate(work.values);
-        seconds += std::max(work.flops / flops_a_second, bytes_seconds) / blocks_a_call;
+    each_step([&](const PlanStep &step, int64_t, int64_t) { weights += work_of(step).weights; });
+    each_step([&](const PlanStep &step, int64_t blocks_a_call, int64_t sharing) {
+        const Work work = work_of(step);
+        const double read = work.weights / rate(weights) + work.values / rate(work.values);
+        seconds += std::max(work.flops / flops_a_second, read) / double(blocks_a_call * sharing);
     });
     return seconds;
 }
 
-int64_t largest_few(const Plan &one, const Plan &lanes, int64_t max_batch) {
+int64_t largest_few(const Plan &one, const Plan &lanes, int64_t max_batch, int64_t threads) {
     const int64_t blocks = (max_batch + lanes.lanes - 1) / lanes.lanes;
-    const double alone = thread_seconds(one, 1), block = thread_seconds(lanes, blocks);
-    // As fast in whole blocks: then all batches are.
-    if (double(lanes.lanes) * alone <= block) return max_batch;
-    return std::clamp(int64_t(block / alone), int64_t(1), max_batch);
+    const double alone = seconds_of(one, 1, 1);
+    if (double(lanes.lanes) * alone <= seconds_of(lanes, blocks, 1)) return max_batch;
+    const double rounds = seconds_of(lanes, blocks, threads) / alone; // of a sample a thread, while a block is made
+    return std::max(int64_t(1), std::min({int64_t(rounds) * threads, lanes.lanes - 1, max_batch}));
 }
 
 } // namespace cryolite

@@ -6,13 +6,14 @@
 
 namespace cryolite {
 
-// Seconds that one thread needs for one of `blocks` blocks of a batch, or for the sample of a plan of one. By a
-// roofline: a step takes what its multiply-adds take, or what its bytes take from the cache that holds them.
-double thread_seconds(const Plan &plan, int64_t blocks);
+// Seconds for one of `blocks` blocks of a batch, or for the sample of a plan of one, with so many threads that share
+// its tiles. By a roofline: a step takes what its multiply-adds take, or what its bytes take from the cache that holds
+// them.
+double seconds_of(const Plan &plan, int64_t blocks, int64_t threads);
 
-// The largest batch whose samples take no longer one by one, by `one`, than a block of them does by `lanes`: fewer than
-// a block, or any. At least 1, at most max_batch.
-int64_t largest_few(const Plan &one, const Plan &lanes, int64_t max_batch);
+// The largest batch that takes no longer sample by sample, each on one of the threads, than in blocks: fewer samples
+// than a block has, or any number. At least 1, at most max_batch.
+int64_t largest_few(const Plan &one, const Plan &lanes, int64_t max_batch, int64_t threads);
 
 } // namespace cryolite
 #endif
