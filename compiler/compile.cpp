@@ -20,10 +20,14 @@ namespace cryolite {
 
 int processors_here() { return int(std::max(1u, std::thread::hardware_concurrency())); }
 
+static int processors_for(const CompileOptions &options) {
+    return options.processors > 0 ? options.processors : processors_here();
+}
+
 PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target,
                          std::shared_ptr<Choices> choices) {
     KernelContext kernel{target.lanes, options.batch, network.math()};
-    kernel.processors = options.processors > 0 ? options.processors : processors_here();
+    kernel.processors = processors_for(options);
     if (target.gpu) {
         kernel.math = Math::strict; // Winograd's kernels are for processors
         kernel.device = true;
@@ -48,9 +52,10 @@ struct Planned {
 };
 
 // Infer of one sample, channels innermost.
-PassContext one_context(const Network &network, const KernelTarget &target) {
-    return {
-        Mode::infer, network.optimizer(), {.lanes = 1, .max_batch = 1, .math = network.math(), .vector = target.lanes}};
+PassContext one_context(const Network &network, const CompileOptions &options, const KernelTarget &target) {
+    KernelContext kernel{.lanes = 1, .max_batch = 1, .math = network.math(), .vector = target.lanes};
+    kernel.processors = processors_for(options);
+    return {Mode::infer, network.optimizer(), kernel};
 }
 
 // What a checkpoint means: names and shapes of what it holds, and the network of inference over them, eps and strides
@@ -104,7 +109,7 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     for (Mode mode : modes(options)) add_graph(pass_context(network, mode, options, target, choices));
     ProgramTables &tables = planned.tables;
     if (options.few != 0 && !target.gpu) try {
-            add_graph(one_context(network, target));
+            add_graph(one_context(network, options, target));
         } catch (const NoChannels &) {} // --emit plan says why
     const Graph &graph = network.graph();
     tables.name = network.name();
@@ -124,9 +129,8 @@ Planned plan_network(const Network &network, const CompileOptions &options, cons
     }
     if (const Plan &one = tables.plans.back(); one.one) { // behind the one of lanes
         const Plan &lanes = tables.plans[tables.plans.size() - 2];
-        const int64_t processors = options.processors > 0 ? options.processors : processors_here();
-        tables.infer_one_batch =
-            options.few > 0 ? std::min(options.few, options.batch) : largest_few(one, lanes, options.batch, processors);
+        tables.infer_one_batch = options.few > 0 ? std::min(options.few, options.batch)
+                                                 : largest_few(one, lanes, options.batch, processors_for(options));
     }
     return planned;
 }
@@ -235,7 +239,7 @@ void emit(const Network &network, const CompileOptions &options, const std::stri
     bool found = false;
     const Schedules schedules = load_schedules(options.schedules);
     const PassContext context = mode_text == "infer_one"
-                                    ? one_context(network, target)
+                                    ? one_context(network, options, target)
                                     : pass_context(network, mode, options, target, schedules.choices(target));
     Graph graph;
     try {

@@ -11,9 +11,10 @@ namespace cryolite {
 // the program behind the convolution reduces; 1 for none.
 struct ChannelsConv {
     int c, h, w, k, r, s, stride, padding, groups;
-    int pool, ho, wo; // of the program's result
-    int vector;       // float32 lanes of the target
-    int m = 0;        // > 0: by Winograd's F(m x m, r x r)
+    int pool, ho, wo;   // of the program's result
+    int vector;         // float32 lanes of the target
+    int m = 0;          // > 0: by Winograd's F(m x m, r x r)
+    int processors = 1; // to be kept busy
 
     bool depthwise() const { return groups > 1 && groups == c && groups == k; }
     int t() const { return m + r - 1; } // side of Winograd's tiles

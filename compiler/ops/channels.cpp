@@ -60,7 +60,7 @@ static std::vector<ValueType> infer_program(const Graph &, const Node &n) {
 
 // ---- channels_conv2d(x, u[, bias], what else the program reads)
 
-ChannelsConv channels_conv(const Graph &g, const Node &n) {
+ChannelsConv channels_conv(const Graph &g, const Node &n, const KernelContext &context) {
     const Image x(g, n.inputs[0]);
     const Shape result = parse_shapes(n.attrs.string("outputs"))[0];
     auto of = [&](const char *name) { return int(n.attrs.integer(name)); };
@@ -77,11 +77,12 @@ ChannelsConv channels_conv(const Graph &g, const Node &n) {
             result.rank() > 2 ? int(result[2]) : 1,
             result.rank() > 2 ? int(result[3]) : 1,
             of("vector"),
-            of("m")};
+            of("m"),
+            int(context.processors)};
 }
 
-static Kernel conv_kernel(const Graph &g, const Node &n, const KernelContext &) {
-    const ChannelsConv q = channels_conv(g, n);
+static Kernel conv_kernel(const Graph &g, const Node &n, const KernelContext &context) {
+    const ChannelsConv q = channels_conv(g, n, context);
     const ChannelsConv::Schedule s = q.schedule();
     const int tiles = q.tiles(s), taps = q.c / q.groups * q.r * q.s;
     const bool by_channels = s.channels < q.k, bias = n.attrs.flag("bias");

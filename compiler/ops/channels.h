@@ -15,7 +15,7 @@ bool is_planar(const Graph &graph, ValueId v);
 int64_t channels_apart(const Graph &graph, ValueId v);
 
 // node: a channels_conv2d, whose u may be missing.
-ChannelsConv channels_conv(const Graph &graph, const Node &node);
+ChannelsConv channels_conv(const Graph &graph, const Node &node, const KernelContext &context);
 
 } // namespace cryolite
 #endif

@@ -115,7 +115,7 @@ struct Channels {
         made.attrs.map["pool"] = pool;
         made.attrs.map["bias"] = product.bias != no_value;
         made.attrs.map["m"] = int64_t(0);
-        ChannelsConv q = channels_conv(to, made);
+        ChannelsConv q = channels_conv(to, made, context.kernel);
         if (context.kernel.math != Math::strict) q.m = q.best_m();
         made.attrs.map["m"] = int64_t(q.m);
         const int64_t block = q.schedule().block(q);
