@@ -23,7 +23,7 @@ std::array<Place, 256> places;
 int project(void **argv) { // x (inputs), weight (inputs) of one class, product (1)
     enter();
     const int sample = int(at(argv, 0, 0));
-    places[size_t(places_count++)] = {sample, std::this_thread::get_id()};
+    places[size_t(places_count++) % places.size()] = {sample, std::this_thread::get_id()};
     if (sample == fail_at) return -9;
     at(argv, 2, 0) = 0;
     for (int c = 0; c < inputs; c++) at(argv, 2, 0) += at(argv, 1, c) * at(argv, 0, c);
