@@ -125,15 +125,15 @@ ChannelsConv::Schedule ChannelsConv::schedule() const {
         const bool dense = groups == 1 || depthwise();
         // Two vectors at least: whole cache lines, and weights for which a pixel is loaded once.
         const int vectors = k / vector, most = vectors >= 4 ? std::min(tasks, vectors / 4) : tasks;
-        int rows = ho / tasks_of(ho, tasks);
+        const int rows = ho / tasks_of(ho, tasks);
         const int channels = dense && k % vector == 0 ? k / tasks_of(vectors, most) : k;
         const long weights = long(k) * steps(), image = long(c) * h * w;
         // Before a depthwise layer there is most often one of 1x1 windows that is split by this same rule, and its
         // threads have their channels, or their rows, in their caches.
         const bool less_read = depthwise() ? c > h * w : weights > image * (padding > 0 ? 4 : 1);
-        if (less_read && keeps_rows(*this)) {
-            best.rows = rows = ho / tasks_of(ho, std::min(tasks, std::max(processors, 2)));
-        } else if (channels < k && (rows == ho || less_read))
+        if (less_read && keeps_rows(*this))
+            best.rows = ho / tasks_of(ho, std::min(tasks, std::max(processors, 2)));
+        else if (channels < k && (rows == ho || less_read))
             best.channels = channels;
         else
             best.rows = rows;
