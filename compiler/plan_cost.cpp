@@ -2,9 +2,10 @@
 // they use caches: a block of 16 samples has values that only memory holds, a sample reads all weights for itself.
 //
 //                       time of 16 samples alone over a block of them, estimated and measured
-//   mobilenet_v2        0.93  0.88        densenet121    1.18  1.21
-//   resnet50 112x112    1.14  1.13        resnet18_cifar 1.27  1.55
-//   googlenet           1.05  1.16        vgg11_bn       4.6   4.2
+//   mobilenet_v2        0.94  0.88        densenet121    1.16  1.21
+//   resnet50 112x112    1.16  1.13        resnet18_cifar 1.25  1.55
+//   googlenet           1.08  1.16        vgg11_bn       5.9   4.2
+//   lenet               1.11  1.38        mlp            3.0   2.5
 #include "plan_cost.h"
 
 #include <algorithm>

@@ -216,10 +216,14 @@ void Executor::run_jobs(const Jobs &jobs, const Parallel &parallel) {
             share += shares_.part(tasks_of(*entries_[s].step), t).size();
         shares_.set(t, share);
     }
-    if (useful > 1 && parallel.run)
-        parallel.run(parallel.pool, useful, task, this);
+    run_shares(useful, task, parallel);
+}
+
+void Executor::run_shares(int threads, void (*task)(void *self, int i), const Parallel &parallel) {
+    if (threads > 1 && parallel.run)
+        parallel.run(parallel.pool, threads, task, this);
     else
-        claim(0);
+        task(this, 0);
 }
 
 // Every phase's steps with all their tiles, in the order of a run on one thread.
@@ -299,10 +303,7 @@ cryo_status Executor::run_each(const Regions &regions, const Samples &samples, c
     const int useful = samples.count < threads_count_ ? int(samples.count) : threads_count_;
     shares_.begin(useful);
     for (int t = 0; t < useful; t++) shares_.set(t, shares_.part(samples.count, t).size());
-    if (useful > 1 && parallel.run)
-        parallel.run(parallel.pool, useful, sample_task, this);
-    else
-        claim_samples(0);
+    run_shares(useful, sample_task, parallel);
     // What a phase takes of the run, in which threads are in different phases: the mean of the threads.
     for (size_t p = 0; profiling_ && p < phase_count(); p++)
         for (int t = 0; t < useful; t++) {

@@ -150,6 +150,7 @@ private:
     int64_t tasks_of(const cryo_step &step) const { return step.of_block ? blocks_ * step.tiles : step.tiles; }
     const uintptr_t *bases(int64_t block) const { return block == blocks_ - 1 ? regions_.last : regions_.base; }
     void run_jobs(const Jobs &jobs, const Parallel &parallel);
+    void run_shares(int threads, void (*task)(void *self, int i), const Parallel &parallel);
     void run_tail(const Parallel &parallel);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
     void look_at_results(Thread &thread, size_t entry, int64_t task);
