@@ -1,5 +1,6 @@
 // Winograd convolutions beside direct ones, on one core: what the choice between them rests on.
-//   winograd_bench             speed: least thread CPU time of one block, taking turns, beside the FMA peak
+//   winograd_bench [ROW...]    speed: least thread CPU time of one block, taking turns, beside the FMA peak;
+//                              a row is c,k,size,r,padding,m, as 64,64,32,3,1,4; without, some of each kind
 //   winograd_bench --errors    generators/schedules/winograd_error.inc
 
 #include "codegen.h"
@@ -14,6 +15,7 @@
 #include <ctime>
 #include <memory>
 #include <random>
+#include <stdexcept>
 
 using namespace cryolite;
 
@@ -163,15 +165,23 @@ struct Trial {
     double flops() const { return 2.0 * q.lanes * q.c * q.k * q.ho() * q.wo() * q.r * q.r; }
 };
 
-void speed(const KernelTarget &target) {
-    struct Row {
-        int c, k, size, r, padding, m;
-    };
-    const Row rows[] = {{64, 64, 32, 3, 1, 4},   {128, 128, 16, 3, 1, 4}, {256, 256, 8, 3, 1, 4},
-                        {512, 512, 4, 3, 1, 4},  {512, 512, 4, 3, 1, 2},  {64, 64, 56, 3, 1, 4},
-                        {128, 128, 28, 3, 1, 4}, {256, 256, 14, 3, 1, 4}, {512, 512, 7, 3, 1, 4},
-                        {64, 64, 32, 3, 1, 2},   {16, 16, 32, 3, 1, 4},   {8, 8, 8, 3, 1, 4},
-                        {6, 16, 12, 5, 0, 2},    {32, 64, 14, 5, 2, 2},   {32, 64, 14, 5, 2, 4}};
+struct Row {
+    int c, k, size, r, padding, m;
+};
+Row parse(const char *text) {
+    Row row;
+    char rest;
+    if (std::sscanf(text, "%d,%d,%d,%d,%d,%d%c", &row.c, &row.k, &row.size, &row.r, &row.padding, &row.m, &rest) != 6)
+        throw std::invalid_argument(std::string(text) + ": a row is c,k,size,r,padding,m");
+    return row;
+}
+
+void speed(const KernelTarget &target, std::vector<Row> rows) {
+    if (rows.empty())
+        rows = {{64, 64, 32, 3, 1, 4},  {128, 128, 16, 3, 1, 4}, {256, 256, 8, 3, 1, 4},  {512, 512, 4, 3, 1, 4},
+                {512, 512, 4, 3, 1, 2}, {64, 64, 56, 3, 1, 4},   {128, 128, 28, 3, 1, 4}, {256, 256, 14, 3, 1, 4},
+                {512, 512, 7, 3, 1, 4}, {64, 64, 32, 3, 1, 2},   {16, 16, 32, 3, 1, 4},   {8, 8, 8, 3, 1, 4},
+                {6, 16, 12, 5, 0, 2},   {32, 64, 14, 5, 2, 2},   {32, 64, 14, 5, 2, 4}};
     std::printf(
         "| F(m, r) | conv | direct GFLOP/s | Winograd | | weight us | weight gradient: direct | Winograd | | peak "
         "| chosen |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n");
@@ -250,10 +260,13 @@ void errors(const KernelTarget &target) {
 int main(int argc, char **argv) {
     try {
         const KernelTarget target = resolve_target({});
-        if (argc > 1 && !std::strcmp(argv[1], "--errors"))
+        if (argc > 1 && !std::strcmp(argv[1], "--errors")) {
             errors(target);
-        else
-            speed(target);
+            return 0;
+        }
+        std::vector<Row> rows;
+        for (int i = 1; i < argc; i++) rows.push_back(parse(argv[i]));
+        speed(target, rows);
         return 0;
     } catch (const std::exception &error) { std::fprintf(stderr, "winograd_bench: %s\n", error.what()); }
     return 1;

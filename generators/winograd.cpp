@@ -138,12 +138,17 @@ WinogradConv winograd_grad_weight_task(const WinogradConv &conv) {
     return sides(conv, by_inputs) < sides(conv, by_outputs) ? by_inputs : by_outputs;
 }
 
-// Modelled cycles of one block, calibrated on one Zen 3 core (AVX2; bench/winograd_bench): products run at 95% of the
-// peak, a tile's transform of one channel takes 4.7 cycles a point, weights come from the last cache or from memory.
+// Multiply-adds of a vector that a core does in a cycle of the model, which is a unit of time in which it transforms a
+// point of a tile at equal speed with either width of lanes.
+static double multiply_adds(const WinogradConv &q) { return q.lanes >= 16 ? 1 : 2; }
+
+// Modelled cycles of one block, calibrated on one core (bench/winograd_bench; AVX2: Zen 3, AVX-512: Zen 4): products
+// run at 95% of the peak, a tile's transform of one channel takes 4.7 cycles a point (3.7 to 5.4 with AVX-512, more
+// where a group's channels leave L1), weights come from the last cache or from memory.
 static double forward_cycles(const WinogradConv &q, int blocks) {
     const WinogradConv::Schedule s = q.schedule();
     const int groups = ceil_div(q.tiles(), s.group);
-    const double products = double(q.points()) * groups * s.group * q.c * s.padded_k() / 2 / 0.95;
+    const double products = double(q.points()) * groups * s.group * q.c * s.padded_k() / multiply_adds(q) / 0.95;
     const double transforms = 4.7 * q.points() * q.tiles() * (q.c + q.k);
     const double bytes = 4.0 * double(q.weight_elements());
     const double compute = products + transforms, load = bytes * groups / (bytes < 16e6 ? 8 : 3.6);
@@ -152,21 +157,32 @@ static double forward_cycles(const WinogradConv &q, int blocks) {
 }
 
 // Products of the weight gradient run at 80%. With 16 lanes tiles come from beyond L2 and pass it transformed: a point
-// takes 9 (t = 4) to 17 cycles (t = 6) with its transposition; measured with AVX-512 and 2 MB L2.
+// takes 22 (t = 4) to 32 cycles (t = 6) with its transposition; measured with AVX-512 and 2 MB L2.
 static double grad_weight_cycles(const WinogradConv &q, int blocks) {
     const WinogradConv task = winograd_grad_weight_task(q);
     const WinogradGradWeight s = winograd_grad_weight(task);
     const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
-    const double tasks = double(q.c / task.c) * (q.k / task.k), point = q.lanes >= 16 ? 2.7 * q.t() : 4.7;
-    const double products = double(q.points()) * tiles * s.chunks(task.c) * s.chunk * s.padded_k * tasks / 2 / 0.8;
+    const double tasks = double(q.c / task.c) * (q.k / task.k), point = q.lanes >= 16 ? 5.4 * q.t() : 4.7;
+    const double products = double(q.points()) * tiles * s.chunks(task.c) * s.chunk * s.padded_k * tasks;
     const double transforms = point * q.points() * tiles * double(sides(q, task));
-    return products + transforms + 60.0 * q.c * q.k / blocks;
+    return products / multiply_adds(q) / 0.8 + transforms + 60.0 * q.c * q.k / blocks;
 }
 
-// The same of a direct convolution.
+// Pairs of a result and a tap of its window that lies inside of the image, along one side.
+static double taps(int extent, int results, int window, int padding) {
+    double sum = 0;
+    for (int i = 0; i < results; i++)
+        sum += std::max(0, std::min(i - padding + window, extent) - std::max(i - padding, 0));
+    return sum;
+}
+
+// The same of a direct convolution. Forward borders are peeled, and short rows fill tiles badly: 97% of the peak at 32
+// pixels, 90% at 8, 79% at 4 with AVX-512, 63% at 4 with AVX2.
 static double direct_cycles(const WinogradConv &q, WinogradUse use) {
-    const double share = use == WinogradUse::grad_weight ? 0.7 : 0.95; // of the peak
-    return double(q.c) * q.k * q.ho() * q.wo() * q.r * q.r / 2 / share;
+    const double pairs = double(q.c) * q.k / multiply_adds(q);
+    if (use == WinogradUse::grad_weight) return pairs * q.ho() * q.wo() * q.r * q.r / 0.7;
+    const double share = 0.99 * q.wo() / (q.wo() + (q.lanes >= 16 ? 1 : 2));
+    return pairs * taps(q.h, q.ho(), q.r, q.padding) * taps(q.w, q.wo(), q.r, q.padding) / share;
 }
 
 double winograd_error(int m, int r, WinogradUse use) {
