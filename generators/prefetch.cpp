@@ -111,7 +111,60 @@ private:
     Expr read_; // index of the first read in the loop at hand
 };
 
+class PrefetchInLoop : public IRMutator {
+public:
+    PrefetchInLoop(std::string loop, std::vector<LinesAhead> lines)
+        : loop_(std::move(loop)), lines_(std::move(lines)) {}
+
+    using IRMutator::mutate;
+    Stmt mutate(const Stmt &s) override {
+        const bool whole = depth_++ == 0;
+        Stmt result = IRMutator::mutate(s);
+        depth_--;
+        if (whole && !found_) throw Halide::CompileError("no loop " + loop_ + " to prefetch in");
+        return result;
+    }
+
+protected:
+    using IRMutator::visit;
+
+    Stmt visit(const For *op) override {
+        Stmt body = mutate(op->body);
+        if (op->name == loop_) {
+            found_ = true;
+            for (const LinesAhead &lines : lines_) body = Block::make(asks(lines), body);
+        }
+        return For::make(op->name, op->min, op->extent, op->for_type, op->partition_policy, op->device_api, body);
+    }
+
+private:
+    static Stmt loop(const std::string &name, int extent, const Stmt &body) {
+        return For::make(name, 0, extent, ForType::Serial, Halide::Partition::Never, Halide::DeviceAPI::None, body);
+    }
+    // Halide's own prefetches go to L1 alone.
+    static Stmt asks(const LinesAhead &lines) {
+        Expr at = Halide::cast(Halide::UInt(64), loop_variable("base") + loop_variable("line") * lines.step);
+        Expr host = Halide::reinterpret(Halide::UInt(64), Variable::make(Halide::Handle(), lines.buffer));
+        Expr address = Halide::reinterpret(Halide::Handle(), host + at * 4);
+        const int read = 0, into_l2 = 2, data = 1;
+        Stmt ask = Evaluate::make(
+            Call::make(Halide::Int(32), "llvm.prefetch.p0", {address, read, into_l2, data}, Call::Extern));
+        return loop("place", lines.places, LetStmt::make("base", lines.index, loop("line", lines.count, ask)));
+    }
+
+    std::string loop_;
+    std::vector<LinesAhead> lines_;
+    int depth_ = 0;
+    bool found_ = false;
+};
+
 } // namespace
+
+Expr loop_variable(const std::string &name) { return Variable::make(Halide::Int(32), name); }
+
+void prefetch_in_loop(Halide::Pipeline pipeline, const std::string &loop, const std::vector<LinesAhead> &lines) {
+    pipeline.add_custom_lowering_pass(new PrefetchInLoop(loop, lines));
+}
 
 void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer) {
     pipeline.add_custom_lowering_pass(new PrefetchWeights(buffer));

@@ -4,6 +4,7 @@
 #include "Halide.h"
 
 #include <string>
+#include <vector>
 
 namespace cryolite {
 
@@ -13,5 +14,18 @@ namespace cryolite {
 // the core. Where they read every value once, each read asks for what lies 4 KiB ahead: those prefetchers stop at the
 // end of a page. Loops in another order are left as they are.
 void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer);
+
+// What each iteration of a loop asks for, into L2: lines of a buffer, `count` times `step` floats apart, for each of
+// `places`. index is of the first one, an expression in the place, Variable "place", and in the loops around.
+struct LinesAhead {
+    std::string buffer;
+    Halide::Expr index;
+    int places, count, step;
+};
+// An error where there is no such loop.
+void prefetch_in_loop(Halide::Pipeline pipeline, const std::string &loop, const std::vector<LinesAhead> &lines);
+
+// The variable of a loop, by its name in the lowered code: "<func>.s<stage>.<var>".
+Halide::Expr loop_variable(const std::string &name);
 
 } // namespace cryolite

@@ -102,6 +102,10 @@ public:
         y(l, promised(out_x, q.wo()), promised(out_y, q.ho()), channel_in, 0) = value;
         scratch(e) = Halide::undef<float>();
 
+        const std::string update = Func(y).name() + ".s1.";
+        group_loop_ = update + d[6].name();
+        block_loop_ = update + d[5].name();
+
         // Schedule.
         Func out = y;
         out.update()
@@ -127,6 +131,7 @@ public:
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinograd>::build_pipeline();
         place_in_scratch(pipeline, Func(scratch).name(), shape().scratch_elements(), {input_, product_});
         prefetch_weights(pipeline, "u");
+        prefetch_sides(pipeline);
         return pipeline;
     }
 
@@ -143,6 +148,34 @@ private:
         return q.tiles() % s.group ? min(tile, q.tiles() - 1) : tile;
     }
 
+    // With every point of a group one pixel of the next group's tiles of x, and of this group's of y. Within caches, or
+    // beside the products of few channels, it only costs: 6 -> 16 @ 12 by F(2, 5) 1.15x, 3 -> 64 @ 32 1.2x.
+    void prefetch_sides(Halide::Pipeline pipeline) {
+        const WinogradConv q = shape();
+        const WinogradConv::Schedule s = q.schedule();
+        const long bytes = 4L * q.lanes * (q.c * q.h * q.w + q.k * q.ho() * q.wo());
+        if (q.tiles() <= s.group || bytes < 512 * 1024 || q.c < 16) return;
+        const std::string point = product_.name() + ".s0.";
+        // Channels of the channel block at hand, of `all`.
+        auto first = [&](int channels, int all) {
+            return s.channel_blocks > 1 ? min(loop_variable(block_loop_) * channels, all - channels) : Expr(0);
+        };
+        auto ahead = [&](const std::string &buffer, const Expr &group, int padding, int w, int h, int channels,
+                         int all) -> LinesAhead {
+            const Expr tile = tile_at(q, s, group, loop_variable("place"));
+            const Expr column = tile % q.tiles_x() * q.m + loop_variable(point + "px") - padding;
+            const Expr row = tile / q.tiles_x() * q.m + loop_variable(point + "py") - padding;
+            const Expr pixel = first(channels, all) * (w * h) + clamp(row, 0, h - 1) * w + clamp(column, 0, w - 1);
+            return {buffer, pixel * q.lanes, s.group, channels, w * h * q.lanes};
+        };
+        const Expr group = loop_variable(group_loop_);
+        prefetch_in_loop(
+            pipeline, point + "px",
+            {ahead("x", group + 1, q.padding, q.w, q.h, ceil_div(q.c, s.channel_blocks), q.c),
+             ahead(Func(y).name(), group, 0, q.wo(), q.ho(), std::min(q.k, s.tile_k * s.channel_tiles), q.k)});
+    }
+
+    std::string group_loop_, block_loop_;
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
     Func input_{"input"}, product_{"product"};
 };

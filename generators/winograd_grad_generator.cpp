@@ -5,6 +5,7 @@
 // (223), 255 (118). Transforms take half of the time where an image exceeds L2.
 #include "gpu.h"
 #include "lanes.h"
+#include "prefetch.h"
 #include "scratch.h"
 #include "winograd_transform.h"
 
@@ -71,6 +72,7 @@ public:
         rows.compute_at(out, co).bound_extent(ci, width).vectorize(ci, width).unroll(sx).unroll(py);
         total_.compute_at(out, cc).bound_extent(ci, s.chunk).bound(ko, 0, s.padded_k).vectorize(ci, s.vector);
         schedule_products(sum, s, ci, ko, n, rg);
+        group_loop_ = total_.name() + ".s1." + rg.x.name();
         schedule_turned(s, q.lanes, rg.x);
         gradient_.compute_at(total_, rg.x).bound(ko, 0, s.padded_k).align_storage(ko, s.padded_k + 1);
         gradient_.reorder(l, px, py, ti, ko).vectorize(l, q.lanes).unroll(px).unroll(py).never_partition_all();
@@ -82,6 +84,7 @@ public:
         Halide::Pipeline pipeline = Halide::Generator<Conv2dWinogradGradWeight>::build_pipeline();
         place_in_scratch(pipeline, Func(scratch).name(), winograd_grad_weight(shape()).scratch_elements,
                          {input_, turned_, gradient_, total_});
+        prefetch_next_group(pipeline);
         return pipeline;
     }
 
@@ -172,6 +175,31 @@ private:
         input_rows_.unroll(input_rows_.args()[2]).never_partition_all();
     }
 
+    // A pixel of all tiles of the next group with every point of this one.
+    void prefetch_next_group(Halide::Pipeline pipeline) {
+        const WinogradConv q = shape();
+        const WinogradGradWeight s = winograd_grad_weight(q);
+        const Expr number = (loop_variable(group_loop_) + 1) * s.group + loop_variable("place");
+        const Expr tile = number % q.tiles(), block = min(number / q.tiles(), blocks() - 1);
+        const Expr px = loop_variable(total_.name() + ".s1.px"), py = loop_variable(total_.name() + ".s1.py");
+        const Expr left = tile % q.tiles_x() * q.m + px, top = tile / q.tiles_x() * q.m + py;
+        Expr channel = 0;
+        if (s.chunks(q.c) > 1) channel = min(loop_variable(Func(dw).name() + ".s0.ci.cc") * s.chunk, q.c - s.chunk);
+        auto pixel = [&](const std::string &buffer, const Expr &x, const Expr &y, const Expr &c, int w, int h) {
+            return ((c * h + clamp(y, 0, h - 1)) * w + clamp(x, 0, w - 1)) * q.lanes +
+                   block * loop_variable(buffer + ".stride.4");
+        };
+        std::vector<LinesAhead> lines;
+        lines.push_back({"x", pixel("x", left - q.padding, top - q.padding, channel, q.w, q.h), s.group,
+                         std::min(s.chunk, q.c), q.w * q.h * q.lanes});
+        lines.push_back({"dy",
+                         pixel("dy", min(left, (tile % q.tiles_x() + 1) * q.m - 1),
+                               min(top, (tile / q.tiles_x() + 1) * q.m - 1), 0, q.wo(), q.ho()),
+                         s.group, q.k, q.wo() * q.ho() * q.lanes});
+        prefetch_in_loop(pipeline, total_.name() + ".s1.px", lines);
+    }
+
+    std::string group_loop_;
     Func input_{"input"}, input_rows_{"input_rows"}, part_{"part"}, flipped_{"flipped"}, turned_{"turned"},
         gradient_{"gradient"}, gradient_rows_{"gradient_rows"}, total_{"total"};
 };
