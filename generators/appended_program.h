@@ -25,6 +25,12 @@ public:
     template <class F> void each_input(F set_shape) const {
         for (Input *other : others_) set_shape(*other);
     }
+    std::vector<std::string> input_names() const {
+        std::vector<std::string> names;
+        for (size_t i = 1; i < program_.inputs.size(); i++)
+            names.push_back(program_.statements[size_t(program_.inputs[i])].name);
+        return names;
+    }
     // What is stored of the result's element `at`.
     Halide::Expr of(const Halide::Expr &result, const std::vector<Halide::Expr> &at) const {
         if (program_.outputs.empty()) return result;

@@ -3,6 +3,7 @@
 
 #include "gpu.h"
 #include "lanes.h"
+#include "prefetch.h"
 #include "scratch.h"
 #include "tuning.h"
 
@@ -44,6 +45,12 @@ inline ConvShape conv_shape(const KernelShape &q) {
             q.integer("padding", 0)};
 }
 
+// What a register tile asks for while it multiplies, in the last of the loops; no lines: nothing.
+struct TileAhead {
+    std::vector<std::string> loops;
+    std::vector<LinesAhead> lines;
+};
+
 inline Halide::Expr within(const Halide::Expr &i, int extent) { return i >= 0 && i < extent; }
 
 // Tells loop partitioning that most tiles lie inside.
@@ -79,19 +86,24 @@ protected:
         return wanted;
     }
 
+    // Pixels of a whole row.
+    int row_pixels(const ConvShape &q) const { return plane ? int(plane) : q.w; }
+
     // The last input, for what `pack` copies.
     void add_scratch() {
         if (pack) this->template add_input<Halide::Buffer<float, 1>>("scratch");
     }
     // Puts the copied source of `channels` channels there.
-    void place_copy(const Halide::Func &copy, int channels) {
+    void place_copy(const Halide::Func &copy, int channels, const TileAhead &ahead) {
         copy_ = copy;
         copied_channels_ = channels;
+        ahead_ = ahead;
     }
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Derived>::build_pipeline();
         if (copied_channels_)
             place_in_scratch(pipeline, "scratch", packed_elements(shape().lanes, copied_channels_), {copy_});
+        if (!ahead_.lines.empty()) prefetch_in_loop(pipeline, ahead_.loops, ahead_.lines);
         return pipeline;
     }
 
@@ -130,6 +142,7 @@ protected:
 private:
     Halide::Func copy_;
     int copied_channels_ = 0; // 0: no copy
+    TileAhead ahead_;
 };
 
 } // namespace cryolite

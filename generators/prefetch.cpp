@@ -113,15 +113,15 @@ private:
 
 class PrefetchInLoop : public IRMutator {
 public:
-    PrefetchInLoop(std::string loop, std::vector<LinesAhead> lines)
-        : loop_(std::move(loop)), lines_(std::move(lines)) {}
+    PrefetchInLoop(std::vector<std::string> loops, std::vector<LinesAhead> lines)
+        : loops_(std::move(loops)), lines_(std::move(lines)) {}
 
     using IRMutator::mutate;
     Stmt mutate(const Stmt &s) override {
         const bool whole = depth_++ == 0;
         Stmt result = IRMutator::mutate(s);
         depth_--;
-        if (whole && !found_) throw Halide::CompileError("no loop " + loop_ + " to prefetch in");
+        if (whole && !found_) throw Halide::CompileError("no loop " + loops_.back() + " to prefetch in");
         return result;
     }
 
@@ -129,11 +129,14 @@ protected:
     using IRMutator::visit;
 
     Stmt visit(const For *op) override {
+        const bool next = around_ < loops_.size() && op->name == loops_[around_];
+        around_ += next;
         Stmt body = mutate(op->body);
-        if (op->name == loop_) {
+        if (next && around_ == loops_.size()) {
             found_ = true;
             for (const LinesAhead &lines : lines_) body = Block::make(asks(lines), body);
         }
+        around_ -= next;
         return For::make(op->name, op->min, op->extent, op->for_type, op->partition_policy, op->device_api, body);
     }
 
@@ -152,8 +155,9 @@ private:
         return loop("place", lines.places, LetStmt::make("base", lines.index, loop("line", lines.count, ask)));
     }
 
-    std::string loop_;
+    std::vector<std::string> loops_;
     std::vector<LinesAhead> lines_;
+    size_t around_ = 0; // so many of loops_ are around
     int depth_ = 0;
     bool found_ = false;
 };
@@ -162,8 +166,9 @@ private:
 
 Expr loop_variable(const std::string &name) { return Variable::make(Halide::Int(32), name); }
 
-void prefetch_in_loop(Halide::Pipeline pipeline, const std::string &loop, const std::vector<LinesAhead> &lines) {
-    pipeline.add_custom_lowering_pass(new PrefetchInLoop(loop, lines));
+void prefetch_in_loop(Halide::Pipeline pipeline, const std::vector<std::string> &loops,
+                      const std::vector<LinesAhead> &lines) {
+    pipeline.add_custom_lowering_pass(new PrefetchInLoop(loops, lines));
 }
 
 void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer) {

@@ -22,8 +22,9 @@ struct LinesAhead {
     Halide::Expr index;
     int places, count, step;
 };
-// An error where there is no such loop.
-void prefetch_in_loop(Halide::Pipeline pipeline, const std::string &loop, const std::vector<LinesAhead> &lines);
+// In the last of `loops`, each inside the one before it. An error where there are no such loops.
+void prefetch_in_loop(Halide::Pipeline pipeline, const std::vector<std::string> &loops,
+                      const std::vector<LinesAhead> &lines);
 
 // The variable of a loop, by its name in the lowered code: "<func>.s<stage>.<var>".
 Halide::Expr loop_variable(const std::string &name);

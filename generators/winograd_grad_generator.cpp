@@ -196,7 +196,7 @@ private:
                          pixel("dy", min(left, (tile % q.tiles_x() + 1) * q.m - 1),
                                min(top, (tile / q.tiles_x() + 1) * q.m - 1), 0, q.wo(), q.ho()),
                          s.group, q.k, q.wo() * q.ho() * q.lanes});
-        prefetch_in_loop(pipeline, total_.name() + ".s1.px", lines);
+        prefetch_in_loop(pipeline, {group_loop_, total_.name() + ".s1.px"}, lines);
     }
 
     std::string group_loop_;
