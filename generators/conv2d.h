@@ -86,6 +86,10 @@ protected:
         return wanted;
     }
 
+    // Windows of one pixel, of one image of one row: a product of matrices.
+    static bool is_product(const ConvShape &q) {
+        return q.r == 1 && q.s == 1 && q.stride == 1 && q.padding == 0 && q.h == 1 && q.blocks * q.groups == 1;
+    }
     // Pixels of a whole row.
     int row_pixels(const ConvShape &q) const { return plane ? int(plane) : q.w; }
 
@@ -94,11 +98,11 @@ protected:
         if (pack) this->template add_input<Halide::Buffer<float, 1>>("scratch");
     }
     // Puts the copied source of `channels` channels there.
-    void place_copy(const Halide::Func &copy, int channels, const TileAhead &ahead) {
+    void place_copy(const Halide::Func &copy, int channels) {
         copy_ = copy;
         copied_channels_ = channels;
-        ahead_ = ahead;
     }
+    void prefetch(const TileAhead &ahead) { ahead_ = ahead; }
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Derived>::build_pipeline();
         if (copied_channels_)

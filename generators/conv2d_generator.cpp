@@ -122,21 +122,24 @@ struct Gather {
         copy.reorder(v.l, v.x, v.c).vectorize(v.l, lanes).unroll(v.x).never_partition_all();
     }
 
-    // What a packed tile asks for, beside the products of each of its channel tiles: of the next tile's source a part,
-    // and the lines of `stored`, images of k results, that it is about to load or store. Nothing within caches.
+    // Of windows of one pixel, what a tile of them asks for, beside the products of each of its channel tiles: a part
+    // of the next tile's source, and the lines of `stored`, images of k results, that it is about to load or store.
+    // Their channels are planes apart, which no cache foresees. Nothing where all of it lies within caches.
     TileAhead ahead(Tile tile, int lanes, int k, int plane, int order, const std::string &source,
                     const std::vector<std::string> &stored) const {
         const Source &q = source_;
         const int channel_tiles = ceil_div(k, tile.c), share = ceil_div(q.channels, channel_tiles);
         const bool large = 4L * lanes * plane * (q.channels + k) >= 512 * 1024;
-        if (!large || q.h > 1 || q.w <= tile.x || channel_tiles < 2 || (order & channels_last)) return {};
+        if (!large || q.h > 1 || q.w <= tile.x || (channel_tiles > 1 && (order & channels_last))) return {};
         const std::string row = out.name() + ".s0.x.xo", column = out.name() + ".s0.c.co";
-        const Expr tile_at = loop_variable(row), channel_tile = loop_variable(column), place = loop_variable("place");
+        const Expr tile_at = loop_variable(row), place = loop_variable("place");
+        const Expr channel_tile = channel_tiles > 1 ? loop_variable(column) : Expr(0);
         auto lines = [&](const std::string &buffer, const Expr &at, int channels, int all) -> LinesAhead {
             const Expr x = min(at * tile.x, q.w - tile.x), channel = min(channel_tile * channels, all - channels);
             return {buffer, (channel * plane + x + place) * lanes, tile.x, channels, plane * lanes};
         };
-        TileAhead result{{row, column}, {lines(source, tile_at + 1, share, q.channels)}};
+        TileAhead result{{row}, {lines(source, tile_at + 1, share, q.channels)}};
+        if (channel_tiles > 1) result.loops.push_back(column);
         for (const std::string &buffer : stored) result.lines.push_back(lines(buffer, tile_at, tile.c, k));
         return result;
     }
@@ -239,10 +242,10 @@ public:
                                 {tile_x, tile_c}, first ? std::min(8, accumulators()) : accumulators());
         const int most = unroll ? int(unroll) : usually_unrolled(first);
         if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.wo(), most, order);
-        if (!pack) return;
+        if (pack) place_copy(conv.copy, q.c);
         std::vector<std::string> stored = program_.input_names();
         stored.push_back(Func(y).name());
-        place_copy(conv.copy, q.c, conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored));
+        if (is_product(q)) prefetch(conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored));
     }
 
 private:
@@ -332,7 +335,8 @@ private:
                                  .c_cycles = 0.05},
                                 {tile_x, tile_c}, accumulators());
         if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.w, unroll ? int(unroll) : most_unrolled_fmas, order);
-        if (pack) place_copy(conv.copy, q.k, conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}));
+        if (pack) place_copy(conv.copy, q.k);
+        if (is_product(q)) prefetch(conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}));
     }
 };
 

@@ -62,9 +62,10 @@ int64_t linear_tile(int64_t c, int64_t k, bool forward);
 // side while all results pass. Their channels are planes apart in the source, each in another page.
 constexpr int most_packed_pixels = 8;
 inline int64_t packed_elements(int64_t lanes, int64_t channels) { return lanes * most_packed_pixels * channels; }
-// Whether there are results enough to pay for the copy: 192 -> 16 @ 12 took 1.4 times as long with it, 96 -> 24 @ 24
-// takes as long or less (AVX2, Zen 3).
-inline bool worth_packing(int64_t results) { return results >= 24; }
+// Whether there are results enough to pay for the copy. AVX2, Zen 3: 192 -> 16 @ 12 took 1.4 times as long with it,
+// 96 -> 24 @ 24 takes as long or less. With 16 lanes, Zen 4, what is prefetched is soon read: 144 -> 24 @ 24 takes 1.3
+// times as long with the copy, 256 -> 64 @ 28 1.06 times, 512 -> 128 @ 14 as long, 64 -> 256 @ 28 0.8.
+inline bool worth_packing(int64_t results, int64_t lanes) { return results >= (lanes >= 16 ? 96 : 24); }
 
 // Weight gradients of convolutions of one group.
 struct ConvWeightQuery {

@@ -169,7 +169,8 @@ private:
             return {buffer, pixel * q.lanes, s.group, channels, w * h * q.lanes};
         };
         const Expr group = loop_variable(group_loop_);
-        prefetch_in_loop(pipeline, {group_loop_, point + "px"},
+        prefetch_in_loop(
+            pipeline, {group_loop_, point + "px"},
             {ahead("x", group + 1, q.padding, q.w, q.h, ceil_div(q.c, s.channel_blocks), q.c),
              ahead(Func(y).name(), group, 0, q.wo(), q.ho(), std::min(q.k, s.tile_k * s.channel_tiles), q.k)});
     }

@@ -1,5 +1,7 @@
-// prefetch_weights: which lines a kernel's loops ask for, enumerated.
+// Which lines a kernel's loops ask for, enumerated: of prefetch_weights, and of the kernels that prefetch_in_loop
+// serves.
 #include "generators/prefetch.h"
+#include "generators/winograd.h"
 
 #include <functional>
 #include <gtest/gtest.h>
@@ -102,6 +104,155 @@ TEST(Prefetch, AsksForWhatLiesAheadWhereEveryWeightIsReadOnce) {
         std::multiset<int64_t> right;
         for (int step = 0; step < steps; step++) right.insert((block * (co * steps + step) + 1024) / 16);
         EXPECT_EQ(lines, right) << "chunk " << co;
+    }
+}
+
+// Lines that a kernel asks for into L2, by buffer, counted from the buffer's first. values: of what is known at run
+// time.
+struct RecordIntoL2 : IRMutator {
+    std::map<std::string, std::set<int64_t>> lines;
+    explicit RecordIntoL2(const std::map<std::string, Expr> &values) : values_(values) {}
+
+    using IRMutator::visit;
+    Stmt visit(const For *op) override {
+        if (!asks(op)) return op;
+        const auto min = as_const_int(simplify(now(op->min))), extent = as_const_int(simplify(now(op->extent)));
+        EXPECT_TRUE(min && extent) << op->name;
+        for (int64_t i = *min; i < *min + *extent; i++) {
+            values_[op->name] = int(i);
+            mutate(op->body);
+        }
+        values_.erase(op->name);
+        return op;
+    }
+    Stmt visit(const LetStmt *op) override {
+        const bool known = values_.count(op->name) > 0;
+        if (!known) values_[op->name] = simplify(now(op->value));
+        mutate(op->body);
+        if (!known) values_.erase(op->name);
+        return op;
+    }
+    Expr visit(const Call *op) override {
+        if (op->name != "llvm.prefetch.p0") return op;
+        const auto *address = op->args[0].as<Reinterpret>();
+        const auto *sum = address ? address->value.as<Add>() : nullptr;
+        const auto *host = sum ? sum->a.as<Reinterpret>() : nullptr;
+        const auto bytes = sum ? as_const_uint(simplify(now(sum->b))) : std::nullopt;
+        EXPECT_TRUE(host && bytes) << now(op->args[0]);
+        if (host && bytes) lines[host->value.as<Variable>()->name].insert(int64_t(*bytes) / 64);
+        return op;
+    }
+
+private:
+    Expr now(const Expr &e) const { return substitute(values_, e); }
+    static bool asks(const For *op) {
+        struct Find : IRVisitor {
+            bool found = false;
+            using IRVisitor::visit;
+            void visit(const Call *call) override {
+                found = found || call->name == "llvm.prefetch.p0";
+                IRVisitor::visit(call);
+            }
+        } find;
+        op->body.accept(&find);
+        return find.found;
+    }
+
+    std::map<std::string, Expr> values_;
+};
+
+std::map<std::string, std::set<int64_t>> lines_of_kernel(const std::string &generator,
+                                                         const std::map<std::string, std::string> &parameters,
+                                                         const std::map<std::string, Expr> &values = {}) {
+    const Target target("x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41-no_asserts-no_bounds_query");
+    auto kernel = GeneratorRegistry::create(generator, GeneratorContext(target));
+    for (const auto &[name, value] : parameters) kernel->set_generatorparam_value(name, value);
+    Pipeline pipeline = kernel->build_pipeline();
+    auto *record = new RecordIntoL2(values);
+    pipeline.add_custom_lowering_pass(record, [] {});
+    std::vector<Argument> arguments;
+    for (const auto &info : kernel->arginfos())
+        if (info.dir == ArgInfoDirection::Input)
+            for (const Parameter &parameter : kernel->input_parameter(info.name))
+                arguments.emplace_back(parameter.name(),
+                                       parameter.is_buffer() ? Argument::InputBuffer : Argument::InputScalar,
+                                       parameter.type(), parameter.dimensions(), ArgumentEstimates{});
+    pipeline.compile_to_module(arguments, "kernel", target);
+    auto lines = record->lines;
+    delete record;
+    return lines;
+}
+
+// Pixels are lines: 16 lanes. Of an image of `channels` planes of so many, those that `wanted` takes.
+std::set<int64_t> pixels_of(int channels, int pixels, const std::function<bool(int)> &wanted) {
+    std::set<int64_t> lines;
+    for (int channel = 0; channel < channels; channel++)
+        for (int pixel = 0; pixel < pixels; pixel++)
+            if (wanted(pixel)) lines.insert(channel * pixels + pixel);
+    return lines;
+}
+
+TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndForWhatTheyStore) {
+    const int pixels = 104, tile = 8;
+    for (const char *pack : {"false", "true"}) {
+        const auto lines = lines_of_kernel(
+            "conv2d",
+            {{"c", "40"}, {"h", "1"}, {"w", "104"}, {"k", "50"}, {"tile_x", "8"}, {"tile_c", "3"}, {"pack", pack}});
+        ASSERT_EQ(lines.size(), 2u);
+        for (const auto &[buffer, asked] : lines)
+            if (buffer == "x")
+                EXPECT_EQ(asked, pixels_of(40, pixels, [&](int pixel) { return pixel >= tile; }));
+            else
+                EXPECT_EQ(asked, pixels_of(50, pixels, [&](int) { return true; }));
+    }
+}
+
+TEST(Prefetch, WithinCachesProductsAskForNothing) {
+    EXPECT_TRUE(lines_of_kernel("conv2d", {{"c", "40"}, {"h", "1"}, {"w", "32"}, {"k", "50"}}).empty());
+    EXPECT_TRUE(lines_of_kernel("conv2d_winograd", {{"c", "16"}, {"h", "12"}, {"w", "12"}, {"k", "16"}}).empty());
+}
+
+// Whether a pixel of an image of `side` x `side` is in the window of some tile of 4 x 4 from the first-th on.
+std::function<bool(int)> in_tiles_from(int first, int side, int padding, int t) {
+    std::set<int> pixels;
+    const int across = side / 4;
+    for (int tile = first; tile < across * across; tile++)
+        for (int i = 0; i < t * t; i++) {
+            const int x = tile % across * 4 + i % t - padding, y = tile / across * 4 + i / t - padding;
+            if (x >= 0 && x < side && y >= 0 && y < side) pixels.insert(y * side + x);
+        }
+    return [=](int pixel) { return pixels.count(pixel) > 0; };
+}
+
+TEST(Prefetch, WinogradAsksForTheNextGroupsTilesAndForWhatItStores) {
+    for (int k : {16, 96}) { // one channel block and several
+        const cryolite::WinogradConv q{.lanes = 16, .c = 20, .h = 16, .w = 16, .k = k, .r = 3, .padding = 1, .m = 4};
+        ASSERT_EQ(q.schedule().channel_blocks > 1, k > 48);
+        const auto lines = lines_of_kernel(
+            "conv2d_winograd", {{"c", "20"}, {"h", "16"}, {"w", "16"}, {"k", std::to_string(k)}, {"padding", "1"}});
+        ASSERT_EQ(lines.size(), 2u);
+        for (const auto &[buffer, asked] : lines)
+            if (buffer == "x")
+                EXPECT_EQ(asked, pixels_of(q.c, 256, in_tiles_from(q.schedule().group, 16, 1, 6)));
+            else
+                EXPECT_EQ(asked, pixels_of(k, 256, [](int) { return true; }));
+    }
+}
+
+TEST(Prefetch, WinogradsWeightGradientAsksForTheNextGroupsTilesOfAllBlocks) {
+    const int c = 80, k = 8; // two chunks of channels
+    const cryolite::WinogradConv q{.lanes = 16, .c = c, .h = 8, .w = 8, .k = k, .r = 3, .padding = 1, .m = 4};
+    const cryolite::WinogradGradWeight s = winograd_grad_weight(q);
+    ASSERT_EQ(s.chunks(c), 2);
+    const auto lines = lines_of_kernel("conv2d_winograd_grad_weight",
+                                       {{"c", "80"}, {"h", "8"}, {"w", "8"}, {"k", "8"}, {"padding", "1"}},
+                                       {{"batch", 32}, {"x.stride.4", 16 * 64 * c}, {"dy.stride.4", 16 * 64 * k}});
+    ASSERT_EQ(lines.size(), 2u);
+    for (const auto &[buffer, channels] : {std::pair{"x", c}, {"dy", k}}) {
+        const int padding = channels == c ? 1 : 0, t = channels == c ? 6 : 4;
+        std::set<int64_t> right = pixels_of(channels, 64, in_tiles_from(s.group, 8, padding, t));
+        for (int64_t line : pixels_of(channels, 64, [](int) { return true; })) right.insert(64 * channels + line);
+        EXPECT_EQ(lines.at(buffer), right) << buffer;
     }
 }
 

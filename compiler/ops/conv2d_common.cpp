@@ -68,7 +68,7 @@ bool cut_pixels(Kernel &kernel, size_t images, int64_t results, const Shape &x, 
 }
 void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &w, const Node &n,
                  const KernelContext &context) {
-    if (context.device || !by_pixels(w, n) || groups(n) > 1 || !worth_packing(results)) return;
+    if (context.device || !by_pixels(w, n) || groups(n) > 1 || !worth_packing(results, context.lanes)) return;
     kernel.parameters["pack"] = "true";
     kernel.scratch = packed_elements(context.lanes, channels);
     kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
