@@ -187,7 +187,7 @@ void speed(const KernelTarget &target, std::vector<Row> rows) {
         "| chosen |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n");
     for (const Row &r : rows) {
         const WinogradConv q{int(target.lanes), r.c, r.size, r.size, r.k, r.r, r.padding, r.m};
-        const int blocks = getenv("BL") ? atoi(getenv("BL")) : 8;
+        const int blocks = 8;
         Trial t(q, blocks, target);
         double direct = 1e9, winograd = 1e9, weight = 1e9, direct_grad = 1e9, winograd_grad = 1e9, peak = 0;
         for (int pass = 0; pass < 3; pass++) {
