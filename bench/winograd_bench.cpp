@@ -1,6 +1,7 @@
 // Winograd convolutions beside direct ones, on one core: what the choice between them rests on.
 //   winograd_bench [ROW...]    speed: least thread CPU time of one block, taking turns, beside the FMA peak;
-//                              a row is c,k,size,r,padding,m, as 64,64,32,3,1,4; without, some of each kind
+//                              a row is c,k,size,r,padding,m, as 64,64,32,3,1,4, then ,1 where tiles spread; without,
+//                              some of each kind
 //   winograd_bench --errors    generators/schedules/winograd_error.inc
 
 #include "codegen.h"
@@ -9,10 +10,12 @@
 #include "tools/machine.h"
 
 #include <HalideRuntime.h>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <map>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -108,7 +111,12 @@ struct Trial {
         if (direct)
             p["s"] = text(q.r), p["stride"] = "1";
         else
-            p["m"] = text(q.m);
+            p["m"] = text(q.m), p["spread"] = q.spread ? "true" : "false";
+        return p;
+    }
+    static std::map<std::string, std::string> grad_parameters(const WinogradConv &task) {
+        auto p = parameters(task, false);
+        p.erase("spread");
         return p;
     }
     static std::map<std::string, std::string> with(std::map<std::string, std::string> p,
@@ -130,8 +138,8 @@ struct Trial {
                                                                 target),
           winograd("conv2d_winograd", parameters(q, false), target),
           direct_grad("conv2d_grad_weight", parameters(q, true), target),
-          winograd_grad("conv2d_winograd_grad_weight",
-                        with(parameters(task, false), {{"weight_c", std::to_string(q.c)}}), target),
+          winograd_grad("conv2d_winograd_grad_weight", with(grad_parameters(task), {{"weight_c", std::to_string(q.c)}}),
+                        target),
           x({q.lanes, q.w, q.h, q.c, blocks}, 1), w({q.r, q.r, q.c, q.k}, 2),
           dy({q.lanes, q.wo(), q.ho(), q.k, blocks}, 3), y({q.lanes, q.wo(), q.ho(), q.k, 1}),
           u({s.tile_k * q.c, s.channel_tiles, q.points(), s.channel_blocks}), scratch({int(q.scratch_elements())}),
@@ -166,13 +174,15 @@ struct Trial {
 };
 
 struct Row {
-    int c, k, size, r, padding, m;
+    int c, k, size, r, padding, m, spread = 0;
 };
 Row parse(const char *text) {
     Row row;
     char rest;
-    if (std::sscanf(text, "%d,%d,%d,%d,%d,%d%c", &row.c, &row.k, &row.size, &row.r, &row.padding, &row.m, &rest) != 6)
-        throw std::invalid_argument(std::string(text) + ": a row is c,k,size,r,padding,m");
+    const int read = std::sscanf(text, "%d,%d,%d,%d,%d,%d,%d%c", &row.c, &row.k, &row.size, &row.r, &row.padding,
+                                 &row.m, &row.spread, &rest);
+    if (read != 6 && read != 7)
+        throw std::invalid_argument(std::string(text) + ": a row is c,k,size,r,padding,m or c,k,size,r,padding,m,1");
     return row;
 }
 
@@ -186,7 +196,7 @@ void speed(const KernelTarget &target, std::vector<Row> rows) {
         "| F(m, r) | conv | direct GFLOP/s | Winograd | | weight us | weight gradient: direct | Winograd | | peak "
         "| chosen |\n|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---|\n");
     for (const Row &r : rows) {
-        const WinogradConv q{int(target.lanes), r.c, r.size, r.size, r.k, r.r, r.padding, r.m};
+        const WinogradConv q{int(target.lanes), r.c, r.size, r.size, r.k, r.r, r.padding, r.m, r.spread != 0};
         const int blocks = 8;
         Trial t(q, blocks, target);
         double direct = 1e9, winograd = 1e9, weight = 1e9, direct_grad = 1e9, winograd_grad = 1e9, peak = 0;
@@ -202,7 +212,7 @@ void speed(const KernelTarget &target, std::vector<Row> rows) {
         std::printf("| F(%d, %d) | %d to %d at %d | %.0f | %.0f | %.2f | %.0f | %.0f | %.0f | %.2f | %.0f | %d, %d |\n",
                     r.m, r.r, r.c, r.k, r.size, f / direct, f / winograd, direct / winograd, weight * 1e6,
                     g / direct_grad, g / winograd_grad, direct_grad / winograd_grad, peak,
-                    fastest_winograd(q, WinogradUse::forward, blocks, false),
+                    fastest_winograd(q, r.spread ? WinogradUse::spread : WinogradUse::forward, blocks, false),
                     fastest_winograd(q, WinogradUse::grad_weight, blocks, false));
         std::fflush(stdout);
     }
@@ -213,46 +223,50 @@ void errors(const KernelTarget &target) {
     std::printf(
         "// winograd_bench --errors: m, r, channels, root mean square errors of direct convolution and of F(m, r)\n"
         "// with the points of winograd_points, both against float64, over the root mean square result; one block "
-        "of 12 x 12.\n");
+        "of 12 x 12,\n// padded by a window for what spreads.\n");
     for (auto [m, r] : {std::pair{2, 3}, {4, 3}, {2, 5}, {4, 5}})
-        for (int channels : {4, 16, 64, 256}) {
-            const WinogradConv q{int(target.lanes), channels, 12, 12, 8, r, 0, m};
-            Trial t(q, 1, target);
-            t.transform_weight();
-            for (bool by_winograd : {false, true}) {
-                t.forward(by_winograd);
-                t.grad(by_winograd);
+        for (int channels : {4, 16, 64, 256})
+            for (bool spread : {false, true}) {
+                const int padding = spread ? r - 1 : 0;
+                const WinogradConv q{int(target.lanes), channels, 12, 12, 8, r, padding, m, spread};
+                Trial t(q, 1, target);
+                t.transform_weight();
+                for (bool by_winograd : {false, true}) {
+                    t.forward(by_winograd);
+                    if (!spread) t.grad(by_winograd);
+                }
+                const int v = q.lanes, ho = q.ho();
+                const float *x = t.x.begin(), *w = t.w.begin(), *dy = t.dy.begin();
+                std::map<std::string, std::array<double, 3>> sums; // of squares: results, direct's errors, Winograd's
+                auto count = [&](const char *use, double exact, float direct, float winograd) {
+                    sums[use][0] += exact * exact;
+                    sums[use][1] += (direct - exact) * (direct - exact);
+                    sums[use][2] += (winograd - exact) * (winograd - exact);
+                };
+                auto at = [&](int c, int row, int column, int l) {
+                    const bool inside = row >= 0 && row < 12 && column >= 0 && column < 12;
+                    return inside ? double(x[((c * 12 + row) * 12 + column) * v + l]) : 0;
+                };
+                for (int i = 0; i < ho * ho * q.k * v; i++) {
+                    const int l = i % v, column = i / v % ho - padding, row = i / v / ho % ho - padding;
+                    const int k = i / v / ho / ho;
+                    double sum = 0;
+                    for (int c = 0; c < channels; c++)
+                        for (int e = 0; e < r * r; e++)
+                            sum += at(c, row + e / r, column + e % r, l) * w[(k * channels + c) * r * r + e];
+                    count(spread ? "spread" : "forward", sum, t.y.begin()[i], t.y2.begin()[i]);
+                }
+                for (int i = 0; i < q.k * channels * r * r && !spread; i++) {
+                    const int e = i % (r * r), c = i / (r * r) % channels, k = i / (r * r) / channels;
+                    double sum = 0;
+                    for (int p = 0; p < ho * ho * v; p++)
+                        sum += at(c, p / v / ho + e / r, p / v % ho + e % r, p % v) * dy[k * ho * ho * v + p];
+                    count("grad_weight", sum, t.dw.begin()[i], t.dw2.begin()[i]);
+                }
+                for (const auto &[use, sum] : sums)
+                    std::printf("{%d, %d, WinogradUse::%s, %d, %.2e, %.2e},\n", m, r, use.c_str(), channels,
+                                std::sqrt(sum[1] / sum[0]), std::sqrt(sum[2] / sum[0]));
             }
-            const int v = q.lanes, ho = q.ho();
-            const float *x = t.x.begin(), *w = t.w.begin(), *dy = t.dy.begin();
-            double sums[2][3] = {}; // of use: squares of results, of direct's errors, of Winograd's
-            auto count = [&](int use, double exact, float direct, float winograd) {
-                sums[use][0] += exact * exact;
-                sums[use][1] += (direct - exact) * (direct - exact);
-                sums[use][2] += (winograd - exact) * (winograd - exact);
-            };
-            auto at = [&](int c, int row, int column, int l) {
-                return double(x[((c * 12 + row) * 12 + column) * v + l]);
-            };
-            for (int i = 0; i < ho * ho * q.k * v; i++) {
-                const int l = i % v, column = i / v % ho, row = i / v / ho % ho, k = i / v / ho / ho;
-                double sum = 0;
-                for (int c = 0; c < channels; c++)
-                    for (int e = 0; e < r * r; e++)
-                        sum += at(c, row + e / r, column + e % r, l) * w[(k * channels + c) * r * r + e];
-                count(0, sum, t.y.begin()[i], t.y2.begin()[i]);
-            }
-            for (int i = 0; i < q.k * channels * r * r; i++) {
-                const int e = i % (r * r), c = i / (r * r) % channels, k = i / (r * r) / channels;
-                double sum = 0;
-                for (int p = 0; p < ho * ho * v; p++)
-                    sum += at(c, p / v / ho + e / r, p / v % ho + e % r, p % v) * dy[k * ho * ho * v + p];
-                count(1, sum, t.dw.begin()[i], t.dw2.begin()[i]);
-            }
-            for (int use : {0, 1})
-                std::printf("{%d, %d, WinogradUse::%s, %d, %.2e, %.2e},\n", m, r, use ? "grad_weight" : "forward",
-                            channels, std::sqrt(sums[use][1] / sums[use][0]), std::sqrt(sums[use][2] / sums[use][0]));
-        }
 }
 
 } // namespace

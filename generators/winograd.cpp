@@ -58,6 +58,27 @@ WinogradMatrices winograd_matrices(int m, int r) {
     return w;
 }
 
+// The window is turned round in u, as that of an input gradient is: so a tile that spreads is read, and written, from
+// its other end.
+Matrix WinogradConv::read_matrix() const {
+    const WinogradMatrices matrices = winograd_matrices(m, r);
+    if (!spread) return matrices.input;
+    const size_t points = matrices.input.size(), pixels = matrices.output.size();
+    Matrix result(points, std::vector<double>(pixels));
+    for (size_t i = 0; i < points; i++)
+        for (size_t j = 0; j < pixels; j++) result[i][j] = matrices.output[pixels - 1 - j][i];
+    return result;
+}
+Matrix WinogradConv::write_matrix() const {
+    const WinogradMatrices matrices = winograd_matrices(m, r);
+    if (!spread) return matrices.output;
+    const size_t n = matrices.input.size();
+    Matrix result(n, std::vector<double>(n));
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) result[i][j] = matrices.input[j][n - 1 - i];
+    return result;
+}
+
 // Rows of `row_bytes` to store for n: one more where points would follow each other at a multiple of 2 KiB.
 static int apart(int n, int row_bytes) { return n + (long(n) * row_bytes % 2048 == 0); }
 
@@ -209,14 +230,17 @@ std::vector<int> winograd_tiles(int r, WinogradUse use, bool any_error) {
     return tiles;
 }
 
+double winograd_cycles(const WinogradConv &conv, WinogradUse use, int blocks) {
+    return use == WinogradUse::grad_weight ? grad_weight_cycles(conv, blocks) : forward_cycles(conv, blocks);
+}
+
 int fastest_winograd(WinogradConv conv, WinogradUse use, int blocks, bool any_error) {
     const double worth = 0.87; // of direct convolution's time: the model is not exact
     double best = worth * direct_cycles(conv, use);
     int fastest = 0;
     for (int m : winograd_tiles(conv.r, use, any_error)) {
         conv.m = m;
-        const double cycles =
-            use == WinogradUse::forward ? forward_cycles(conv, blocks) : grad_weight_cycles(conv, blocks);
+        const double cycles = winograd_cycles(conv, use, blocks);
         if (cycles < best) best = cycles, fastest = m;
     }
     return fastest;

@@ -25,7 +25,7 @@ class Conv2dWinograd : public Halide::Generator<Conv2dWinograd> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 3}, padding{"padding", 0},
         m{"m", 4};
-    GeneratorParam<bool> bias{"bias", false};
+    GeneratorParam<bool> bias{"bias", false}, spread{"spread", false};
     Input<Buffer<float, 5>> x{"x"};
     Input<Buffer<float, 4>> u{"u"};
     Output<Buffer<float, 1>> scratch{"scratch"};
@@ -39,8 +39,8 @@ public:
         refuse_gpu(get_target());
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
-        const WinogradMatrices matrices = winograd_matrices(q.m, q.r);
         const int t = q.t();
+        if (q.spread && bias) throw Halide::CompileError("no bias is added to what spreads");
         set_dense(x, {q.lanes, q.w, q.h, q.c, 1});
         set_dense(u, {s.tile_k * q.c, s.channel_tiles, t * t, s.channel_blocks});
         if (bias_) set_dense(*bias_, {q.k});
@@ -50,27 +50,26 @@ public:
         Var l("l"), i("i"), px("px"), py("py"), ti("ti"), ci("ci"), kt("kt"), ko("ko"), kb("kb"), g("g"), ix("ix"),
             iy("iy");
         // Input transform of one tile: rows, then columns.
-        auto column_of = [&](const Expr &tile, int at) { return tile % q.tiles_x() * q.m + at - q.padding; };
         Expr tile = tile_at(q, s, g, ti);
-        Expr row = tile / q.tiles_x() * q.m + i - q.padding;
+        Expr left = tile % q.tiles_x() * q.m + q.read_from(), top = tile / q.tiles_x() * q.m + q.read_from();
+        Expr row = top + i;
         Func rows("rows");
         Exprs in;
-        for (int at = 0; at < t; at++) {
-            Expr column = column_of(tile, at);
+        for (int at = 0; at < q.reads(); at++) {
+            Expr column = left + at;
             Expr value = x(l, clamp(column, 0, q.w - 1), clamp(row, 0, q.h - 1), ci, 0);
             if (q.leaves_x(at)) value = select(column >= 0 && column < q.w, value, 0.f);
             in.push_back(value);
         }
-        Exprs transformed = transform(matrices.input, in);
-        rows(l, px, i, ti, ci, g) = mux(px, transformed);
+        rows(l, px, i, ti, ci, g) = mux(px, transform(q.read_matrix(), in));
         Exprs down;
-        for (int at = 0; at < t; at++) {
-            Expr line = tile / q.tiles_x() * q.m + at - q.padding;
+        for (int at = 0; at < q.reads(); at++) {
+            Expr line = top + at;
             Expr value = rows(l, px, at, ti, ci, g);
             if (q.leaves_y(at)) value = select(line >= 0 && line < q.h, value, 0.f);
             down.push_back(value);
         }
-        input_(l, ti, ci, px, py, g) = mux(py, transform(matrices.input, down));
+        input_(l, ti, ci, px, py, g) = mux(py, transform(q.read_matrix(), down));
 
         // Products, one matrix multiplication a point.
         Func sum("sum");
@@ -83,23 +82,31 @@ public:
         Func lines("lines");
         Exprs across, along;
         for (int at = 0; at < t; at++) across.push_back(product_(l, ti, ko, kt, at, py, kb, g));
-        lines(l, ix, py, ti, ko, kt, kb, g) = mux(ix, transform(matrices.output, across));
-        RDom d(0, q.m, 0, q.m, 0, s.group, 0, s.tile_k, 0, s.channel_tiles, 0, s.channel_blocks, 0,
+        lines(l, ix, py, ti, ko, kt, kb, g) = mux(ix, transform(q.write_matrix(), across));
+        RDom d(0, q.writes(), 0, q.writes(), 0, s.group, 0, s.tile_k, 0, s.channel_tiles, 0, s.channel_blocks, 0,
                ceil_div(q.tiles(), s.group));
         for (int at = 0; at < t; at++) along.push_back(lines(l, d[0], at, d[2], d[3], d[4], d[5], d[6]));
-        Expr value = mux(d[1], transform(matrices.output, along));
+        Expr value = mux(d[1], transform(q.write_matrix(), along));
         Expr out_tile = d[6] * s.group + d[2];
-        Expr out_x = out_tile % q.tiles_x() * q.m + d[0], out_y = out_tile / q.tiles_x() * q.m + d[1];
+        Expr out_x = out_tile % q.tiles_x() * q.m + q.write_from() + d[0];
+        Expr out_y = out_tile / q.tiles_x() * q.m + q.write_from() + d[1];
         Expr channel = (d[5] * s.channel_tiles + d[4]) * s.tile_k + d[3];
         if (q.tiles() % s.group) d.where(out_tile < q.tiles());
         if (s.padded_k() > q.k) d.where(channel < q.k);
-        if (q.ho() % q.m) d.where(out_y < q.ho());
-        if (q.wo() % q.m) d.where(out_x < q.wo());
+        if (q.write_from() < 0) d.where(out_y >= 0 && out_x >= 0);
+        if (q.exceeds_y()) d.where(out_y < q.ho());
+        if (q.exceeds_x()) d.where(out_x < q.wo());
         Expr channel_in = promised(channel, q.k);
         if (bias_) value += (*bias_)(channel_in);
         Var px_("x"), py_("y"), pc("c"), pb("b"), e("e");
-        y(l, px_, py_, pc, pb) = Halide::undef<float>();
-        y(l, promised(out_x, q.wo()), promised(out_y, q.ho()), channel_in, 0) = value;
+        Halide::FuncRef place = y(l, promised(out_x, q.wo()), promised(out_y, q.ho()), channel_in, 0);
+        if (q.spread) {
+            y(l, px_, py_, pc, pb) = 0.f;
+            place += value;
+        } else {
+            y(l, px_, py_, pc, pb) = Halide::undef<float>();
+            place = value;
+        }
         scratch(e) = Halide::undef<float>();
 
         const std::string update = Func(y).name() + ".s1.";
@@ -108,6 +115,7 @@ public:
 
         // Schedule.
         Func out = y;
+        if (q.spread) out.vectorize(l, q.lanes);
         out.update()
             .reorder(l, d[0], d[1], d[2], d[3], d[4], d[5], d[6])
             .vectorize(l, q.lanes)
@@ -137,7 +145,7 @@ public:
 
 private:
     WinogradConv shape() const {
-        WinogradConv q{resolve_lanes(get_target(), lanes), c, h, w, k, r, padding, m};
+        WinogradConv q{resolve_lanes(get_target(), lanes), c, h, w, k, r, padding, m, spread};
         if (winograd_points(q.t()).empty() || q.padding < 0 || q.ho() < 1 || q.wo() < 1)
             throw Halide::CompileError("no Winograd convolution for this window, tile and padding");
         return q;
@@ -154,7 +162,7 @@ private:
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
         const long bytes = 4L * q.lanes * (q.c * q.h * q.w + q.k * q.ho() * q.wo());
-        if (q.tiles() <= s.group || bytes < 512 * 1024 || q.c < 16) return;
+        if (q.tiles() <= s.group || bytes < 512 * 1024 || q.c < 16 || q.spread) return;
         const std::string point = product_.name() + ".s0.";
         // Channels of the channel block at hand, of `all`.
         auto first = [&](int channels, int all) {

@@ -61,7 +61,7 @@ Exprs transform(Matrix matrix, Exprs in) {
         return result;
     };
     for (size_t j = 0; j + 1 < in.size(); j++) {
-        if (matrix.size() >= in.size() || !mirrored(column(j), column(j + 1))) continue;
+        if (matrix.size() > in.size() || !mirrored(column(j), column(j + 1))) continue;
         Expr sum = in[j] + in[j + 1], difference = in[j] - in[j + 1];
         in[j] = sum;
         in[j + 1] = difference;

@@ -42,15 +42,17 @@ Graph graph_of(const Shapes &s, int64_t lanes, bool winograd) {
     };
     ValueId x = parameter("x", {Shape::batch, s.c, s.h, s.w}), dy = parameter("dy", {Shape::batch, s.k, ho, wo});
     ValueId w = parameter("w", {s.k, s.c, s.r, s.r}), bias = parameter("bias", {s.k});
-    ValueId y, dx, dw;
+    ValueId y, dx, spread, dw; // spread: dx again, made of tiles of dy
     const Attrs conv{{"stride", int64_t(1)}, {"padding", int64_t(s.padding)}};
     if (winograd) {
         auto attrs = [&](const WinogradConv &q) {
-            return Attrs{{"k", int64_t(q.k)},
+            Attrs result{{"k", int64_t(q.k)},
                          {"r", int64_t(q.r)},
                          {"m", int64_t(q.m)},
                          {"padding", int64_t(q.padding)},
                          {"lanes", lanes}};
+            if (q.spread) result.map["spread"] = true;
+            return result;
         };
         auto transformed = [&](const WinogradConv &q, bool flip) {
             const WinogradConv::Schedule t = q.schedule();
@@ -64,7 +66,10 @@ Graph graph_of(const Shapes &s, int64_t lanes, bool winograd) {
         const WinogradConv q{int(lanes), s.c, s.h, s.w, s.k, s.r, s.padding, s.m};
         const WinogradConv back{int(lanes), s.k, int(ho), int(wo), s.c, s.r, s.r - 1 - s.padding, s.m};
         y = g.add1("conv2d_winograd", {x, transformed(q, false), bias}, attrs(q));
+        WinogradConv tiles_of_dy = back;
+        tiles_of_dy.spread = true;
         dx = g.add1("conv2d_winograd_grad_input", {dy, transformed(back, true)}, attrs(back));
+        spread = g.add1("conv2d_winograd_grad_input", {dy, transformed(tiles_of_dy, true)}, attrs(tiles_of_dy));
         dw = g.add1("conv2d_winograd_grad_weight", {x, dy},
                     {{"r", int64_t(s.r)}, {"m", int64_t(s.m)}, {"padding", int64_t(s.padding)}});
     } else {
@@ -73,11 +78,12 @@ Graph graph_of(const Shapes &s, int64_t lanes, bool winograd) {
         input.map["w"] = int64_t(s.w);
         weight.map["r"] = weight.map["s"] = int64_t(s.r);
         y = g.add1("conv2d", {x, w, bias}, conv);
-        dx = g.add1("conv2d_grad_input", {dy, w}, input);
+        dx = spread = g.add1("conv2d_grad_input", {dy, w}, input);
         dw = g.add1("conv2d_grad_weight", {x, dy}, weight);
     }
     g.add("output", {y}, {{"name", std::string("y")}});
     g.add("output", {dx}, {{"name", std::string("dx")}});
+    g.add("output", {spread}, {{"name", std::string("spread")}});
     g.add("output", {dw}, {{"name", std::string("dw")}});
     return g;
 }

@@ -5,16 +5,20 @@
 
 #include "common.h"
 
+#include <cmath>
+
 namespace cryolite {
 
 static std::map<std::string, std::string> parameters(const WinogradConv &q) {
-    return {{"c", text(q.c)},
-            {"h", text(q.h)},
-            {"w", text(q.w)},
-            {"k", text(q.k)},
-            {"r", text(q.r)},
-            {"m", text(q.m)},
-            {"padding", text(q.padding)}};
+    std::map<std::string, std::string> result{{"c", text(q.c)},
+                                              {"h", text(q.h)},
+                                              {"w", text(q.w)},
+                                              {"k", text(q.k)},
+                                              {"r", text(q.r)},
+                                              {"m", text(q.m)},
+                                              {"padding", text(q.padding)}};
+    if (q.spread) result["spread"] = "true";
+    return result;
 }
 
 // ---- the transformed weight: [channel blocks, points, what one block reads for one point]. Of a convolution that is
@@ -120,7 +124,8 @@ static WinogradConv conv_of(const Graph &g, const Node &n) {
             .k = int(n.attrs.integer("k") / tiles_of(n)),
             .r = int(n.attrs.integer("r")),
             .padding = int(n.attrs.integer("padding")),
-            .m = int(n.attrs.integer("m"))};
+            .m = int(n.attrs.integer("m")),
+            .spread = n.attrs.has("spread")};
 }
 static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const WinogradConv q = conv_of(g, n);
@@ -155,22 +160,23 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
 }
 static void reference(const Graph &g, const Node &n, const Inputs &in, const Outputs &out) {
     const WinogradConv q = conv_of(g, n);
-    const WinogradMatrices matrices = winograd_matrices(q.m, q.r);
+    const Matrix read = q.read_matrix(), write = q.write_matrix();
     const WinogradConv::Schedule schedule = q.schedule();
     const int64_t tile_k = schedule.tile_k, tiles = schedule.channel_tiles;
-    const int t = q.t();
+    const int t = q.t(), reads = q.reads(), writes = q.writes();
+    std::fill(out[0]->data.begin(), out[0]->data.end(), 0.0);
     for (int64_t s = 0; s < out[0]->shape[0]; s++)
         for (int tile = 0; tile < q.tiles(); tile++) {
             const int left = tile % q.tiles_x() * q.m, top = tile / q.tiles_x() * q.m;
             std::vector<std::vector<double>> transformed;
             for (int c = 0; c < q.c; c++) {
                 std::vector<double> patch;
-                for (int i = 0; i < t * t; i++) {
-                    const int row = top + i / t - q.padding, column = left + i % t - q.padding;
+                for (int i = 0; i < reads * reads; i++) {
+                    const int row = top + i / reads + q.read_from(), column = left + i % reads + q.read_from();
                     const bool inside = row >= 0 && row < q.h && column >= 0 && column < q.w;
                     patch.push_back(inside ? in[0]->data[size_t(((s * q.c + c) * q.h + row) * q.w + column)] : 0);
                 }
-                transformed.push_back(sandwich(matrices.input, patch));
+                transformed.push_back(sandwich(read, patch));
             }
             for (int64_t k = 0; k < out[0]->shape[1]; k++) {
                 std::vector<double> sums(size_t(t * t), 0);
@@ -181,11 +187,11 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
                         sums[size_t(p)] +=
                             transformed[size_t(c)][size_t(p)] * in[1]->data[size_t(at * tile_k + k % tile_k)];
                     }
-                const std::vector<double> y = sandwich(matrices.output, sums);
-                for (int i = 0; i < q.m * q.m; i++) {
-                    const int row = top + i / q.m, column = left + i % q.m;
-                    if (row < q.ho() && column < q.wo())
-                        out[0]->data[size_t(((s * out[0]->shape[1] + k) * q.ho() + row) * q.wo() + column)] =
+                const std::vector<double> y = sandwich(write, sums);
+                for (int i = 0; i < writes * writes; i++) {
+                    const int row = top + i / writes + q.write_from(), column = left + i % writes + q.write_from();
+                    if (row >= 0 && column >= 0 && row < q.ho() && column < q.wo())
+                        out[0]->data[size_t(((s * out[0]->shape[1] + k) * q.ho() + row) * q.wo() + column)] +=
                             y[size_t(i)] + (in.size() > 2 ? in[2]->data[size_t(k)] : 0);
                 }
             }
@@ -222,6 +228,7 @@ static Attrs conv_attrs(const WinogradConv &q, int64_t tiles) {
                 {"padding", int64_t(q.padding)},
                 {"lanes", int64_t(q.lanes)}};
     if (tiles > 1) attrs.map["tiles"] = tiles;
+    if (q.spread) attrs.map["spread"] = true;
     return attrs;
 }
 static void bind(Rewriter &r, const Node &n, const char *op, const WinogradConv &q, bool flip,
@@ -247,7 +254,7 @@ static int choose_tile(const WinogradConv &q, const KernelContext &context, Wino
     about.erase("m");
     about["lanes"] = text(q.lanes);
     about["blocks"] = text(context.max_blocks());
-    about["use"] = use == WinogradUse::forward ? "forward" : "weight_gradient";
+    about["use"] = use == WinogradUse::grad_weight ? "weight_gradient" : "forward";
     for (auto &[name, value] : about) decision.about += (decision.about.empty() ? "" : " ") + name + "=" + value;
     decision.work = double(q.lanes) * q.c * q.k * q.ho() * q.wo() * q.r * q.r;
     return tiles[context.choose(decision)];
@@ -261,7 +268,8 @@ WinogradConv choose_winograd(const Node &n, const KernelContext &context, const 
                    .k = int(k),
                    .r = int(r),
                    .padding = int(padding),
-                   .m = 0};
+                   .m = 0,
+                   .spread = use == WinogradUse::spread};
     const bool grouped = n.attrs.has("groups") && n.attrs.integer("groups") != 1;
     if (context.math != Math::strict && r == s && n.attrs.integer("stride") == 1 && padding >= 0 && !grouped)
         q.m = choose_tile(q, context, use);
@@ -280,8 +288,17 @@ bool lower_conv2d_to_winograd(Rewriter &r, const Node &n, const KernelContext &c
 
 bool lower_conv2d_grad_input_to_winograd(Rewriter &r, const Node &n, const KernelContext &context) {
     const Shape &dy = r.from.shape(n.inputs[0]), &w = r.from.shape(n.inputs[1]);
-    const WinogradConv q =
-        choose_winograd(n, context, dy, w[1], w[2], w[3], w[2] - 1 - n.attrs.integer("padding"), WinogradUse::forward);
+    auto chosen = [&](WinogradUse use) {
+        return choose_winograd(n, context, dy, w[1], w[2], w[3], w[2] - 1 - n.attrs.integer("padding"), use);
+    };
+    auto cycles = [&](const WinogradConv &q, WinogradUse use) {
+        return q.m ? winograd_cycles(q, use, int(context.max_blocks())) : HUGE_VAL;
+    };
+    WinogradConv q = chosen(WinogradUse::forward);
+    if (dy[2] < n.attrs.integer("h") && dy[3] < n.attrs.integer("w")) { // tiles of dy are fewer than those of dx
+        const WinogradConv spread = chosen(WinogradUse::spread);
+        if (cycles(spread, WinogradUse::spread) < cycles(q, WinogradUse::forward)) q = spread;
+    }
     if (!q.m) return false;
     bind(r, n, "conv2d_winograd_grad_input", q, true, context);
     return true;
@@ -315,10 +332,11 @@ static std::vector<Case> weight_cases() {
         }
     return cases;
 }
-static std::vector<Case> cases_with(bool bias) {
+static std::vector<Case> cases_with(bool bias, bool spread = false) {
     std::vector<Case> cases;
     for (const WinogradCase &c : winograd_cases) {
-        const WinogradConv q = conv_of(c);
+        WinogradConv q = conv_of(c);
+        q.spread = spread;
         Case result{{{Shape{Shape::batch, c.c, c.h, c.w}, Type::f32},
                      {Shape(weight_dims(tile_of(q, c.tiles), c.tiles)), Type::f32}},
                     conv_attrs(q, c.tiles)};
@@ -328,7 +346,7 @@ static std::vector<Case> cases_with(bool bias) {
     return cases;
 }
 static std::vector<Case> cases() { return cases_with(false) + cases_with(true); }
-static std::vector<Case> input_cases() { return cases_with(false); }
+static std::vector<Case> input_cases() { return cases_with(false) + cases_with(false, true); }
 
 extern const OpDef winograd_weight_op, conv2d_winograd_op, conv2d_winograd_grad_input_op;
 const OpDef winograd_weight_op = {.name = "winograd_weight",
