@@ -146,11 +146,18 @@ std::string profile_text(const Profile &profile) {
     text += fmt::format("  {:<24} {:>7} {:>9} {:>7} {:>8} {:>8} {:>7}  {}\n", "layer", "calls", "ms", "share",
                         "GFLOP/s", "GB/s", "of roof", "kernel");
     for (const PhaseTime &phase : profile.phases) {
+        const auto runs = [](const KernelTime &time) { return time.calls > 0; };
+        if (std::none_of(phase.kernels.begin(), phase.kernels.end(), runs)) {
+            text += fmt::format("phase {}: {} kernels of parameters alone, which run when these have changed\n",
+                                phase.phase, phase.kernels.size());
+            continue;
+        }
         const double threads = phase.seconds * profile.threads;
         text += fmt::format("phase {}: {:.4f} ms, {:.1f}% of the step, waiting {:.0f}% of it\n", phase.phase,
                             phase.seconds * 1e3, 100 * phase.seconds / profile.seconds,
                             threads > 0 ? 100 * (1 - phase.kernel_seconds() / threads) : 0);
-        for (const KernelTime &time : phase.kernels) text += line(time, all);
+        for (const KernelTime &time : phase.kernels)
+            if (runs(time)) text += line(time, all);
     }
     return text;
 }
