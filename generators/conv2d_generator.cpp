@@ -130,7 +130,8 @@ struct Gather {
         const Source &q = source_;
         const int channel_tiles = ceil_div(k, tile.c), share = ceil_div(q.channels, channel_tiles);
         const bool large = 4L * lanes * plane * (q.channels + k) >= 512 * 1024;
-        if (!large || q.h > 1 || q.w <= tile.x || (channel_tiles > 1 && (order & channels_last))) return {};
+        const int tiles = ceil_div(q.w, tile.x); // of two the last, which overlaps, leaves no loop
+        if (!large || q.h > 1 || tiles < 3 || (channel_tiles > 1 && (order & channels_last))) return {};
         const std::string row = out.name() + ".s0.x.xo", column = out.name() + ".s0.c.co";
         const Expr tile_at = loop_variable(row), place = loop_variable("place");
         const Expr channel_tile = channel_tiles > 1 ? loop_variable(column) : Expr(0);
@@ -245,7 +246,8 @@ public:
         if (pack) place_copy(conv.copy, q.c);
         std::vector<std::string> stored = program_.input_names();
         stored.push_back(Func(y).name());
-        if (is_product(q)) prefetch(conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored));
+        if (!using_autoscheduler() && is_product(q))
+            prefetch(conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored));
     }
 
 private:
@@ -336,7 +338,8 @@ private:
                                 {tile_x, tile_c}, accumulators());
         if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.w, unroll ? int(unroll) : most_unrolled_fmas, order);
         if (pack) place_copy(conv.copy, q.k);
-        if (is_product(q)) prefetch(conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}));
+        if (!using_autoscheduler() && is_product(q))
+            prefetch(conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}));
     }
 };
 

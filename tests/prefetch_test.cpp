@@ -207,7 +207,12 @@ TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndForWhatTheyStore) {
     }
 }
 
-TEST(Prefetch, WithinCachesProductsAskForNothing) {
+TEST(Prefetch, WithinCachesOrWithoutALoopProductsAskForNothing) {
+    for (const char *pixels : {"8", "9", "16"})
+        EXPECT_TRUE(
+            lines_of_kernel("conv2d",
+                            {{"c", "600"}, {"h", "1"}, {"w", pixels}, {"k", "600"}, {"tile_x", "8"}, {"tile_c", "3"}})
+                .empty());
     EXPECT_TRUE(lines_of_kernel("conv2d", {{"c", "40"}, {"h", "1"}, {"w", "32"}, {"k", "50"}}).empty());
     EXPECT_TRUE(lines_of_kernel("conv2d_winograd", {{"c", "16"}, {"h", "12"}, {"w", "12"}, {"k", "16"}}).empty());
 }
