@@ -47,11 +47,16 @@ TEST(CheckFinite, AFiniteRunIsTheSame) {
     }
 }
 
+void direct_lenet(Network &net) {
+    lenet(net);
+    net.math(Math::strict);
+}
+
 TEST(CheckFinite, NamesTheLayerForAnyNumberOfThreads) {
     // The second convolution's weight: its layer is the first with a NaN in its result.
     std::string text;
     for (int threads : {1, 2, 3, 8}) {
-        Checked checked(lenet, threads);
+        Checked checked(direct_lenet, threads);
         checked.put("4.weight", 7, nan);
         uint64_t before = checked.model.hash();
         for (int repeat = 0; repeat < 5; repeat++) {
@@ -65,6 +70,15 @@ TEST(CheckFinite, NamesTheLayerForAnyNumberOfThreads) {
         EXPECT_EQ(checked.model.hash(), before);
         EXPECT_EQ(cryo_steps(checked.model.get()), 0);
     }
+}
+
+// Where a transformed weight is what is first made of it, that is named.
+TEST(CheckFinite, NamesTheLayerWhateverItsAlgorithm) {
+    Checked checked(lenet);
+    checked.put("4.weight", 7, nan);
+    EXPECT_EQ(checked.train(), CRYO_NOT_FINITE);
+    EXPECT_NE(checked.error().find("layer '4', kernel '"), std::string::npos) << checked.error();
+    EXPECT_NE(checked.error().find("a NaN in the result"), std::string::npos) << checked.error();
 }
 
 TEST(CheckFinite, TellsInfinitiesAndGoesOnOnceTheyAreGone) {
