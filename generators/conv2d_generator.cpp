@@ -11,7 +11,11 @@
 //   not measured, 69%.   depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
 // 1x1 with packed pixels, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240 and whose
 // L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70).
-// Input gradients of swapped weights, inside that step on the Zen 3, two threads, of a peak of 100 (and not swapped):
+// 1x1 inside resnet50's inference of 16 images, Zen 4, AVX-512, of a peak of 118, two threads (and without asking for
+//   pixels and results ahead): 64 -> 256 @ 28: 86 (71), 256 -> 64 @ 28: 93 (83), 128 -> 512 @ 14: 95 (81), 256 -> 1024
+//   @ 7: 99 (94); inside mobilenet_v2's of 32 in blocks: 144 -> 24 @ 24: 94 (62)
+// Input gradients of swapped weights, inside resnet50's step on the Zen 3, two threads, of a peak of 100 (and not
+// swapped):
 //   1x1 1024 -> 256 @ 7: 72 (35), 1024 -> 512 @ 7: 72 (25), 2048 -> 512 @ 4: 75 (30).   3x3 stride 2 256 @ 14: 49 (18),
 //   512 @ 7: 65 (18)
 // First layers, the Zen 3, of a peak of 104 GFLOP/s: forward (by 12 sums, see is_first)

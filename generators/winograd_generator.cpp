@@ -3,7 +3,10 @@
 // (bench/winograd_bench): 3x3 by F(4, 3) 64 -> 64 @ 32: 217, 128 @ 16: 246, 256 @ 8: 241, 64 @ 56: 219, 128 @ 28: 270;
 // 512 @ 4, whose weights come from memory: 143, by F(2, 3) 141. Direct in the same run: 83, 49, 76, 37, 46, 98, 95.
 // Prefetched, inside resnet18_cifar's inference of 64 images, two threads (and not prefetched): 256 @ 8: 260 (210),
-// 512 @ 4 by F(2, 3): 172 (142).
+// 512 @ 4 by F(2, 3): 172 (142). Zen 4, AVX-512, peak 118, winograd_bench, and direct: 64 @ 32: 370, 120; 256 @ 8: 420,
+// 126; 512 @ 4: 410, 135; 6 -> 16 @ 12 by F(2, 5): 171, 117; its input gradient, spread, 1.47 times as fast as direct.
+// Inside resnet18_cifar's inference of 64 images (and without asking for tiles ahead): 64 @ 32: 344 (294), 128 @ 16:
+// 394 (365).
 #include "gpu.h"
 #include "lanes.h"
 #include "prefetch.h"
