@@ -177,13 +177,13 @@ static double forward_cycles(const WinogradConv &q, int blocks) {
     return std::max(compute, load) + 0.25 * std::min(compute, load) + once / blocks;
 }
 
-// Products of the weight gradient run at 80%. With 16 lanes tiles come from beyond L2 and pass it transformed: a point
-// takes 22 (t = 4) to 32 cycles (t = 6) with its transposition; measured with AVX-512 and 2 MB L2.
+// Products of the weight gradient run at 80%. With 16 lanes tiles come from beyond L2, asked for ahead, and pass it
+// transformed: a point takes 12 (t = 4) to 18 cycles (t = 6) with its transposition (Zen 4).
 static double grad_weight_cycles(const WinogradConv &q, int blocks) {
     const WinogradConv task = winograd_grad_weight_task(q);
     const WinogradGradWeight s = winograd_grad_weight(task);
     const double tiles = double(ceil_div(blocks * q.tiles(), s.group)) * s.group / blocks; // of one block, with waste
-    const double tasks = double(q.c / task.c) * (q.k / task.k), point = q.lanes >= 16 ? 5.4 * q.t() : 4.7;
+    const double tasks = double(q.c / task.c) * (q.k / task.k), point = q.lanes >= 16 ? 3 * q.t() : 4.7;
     const double products = double(q.points()) * tiles * s.chunks(task.c) * s.chunk * s.padded_k * tasks;
     const double transforms = point * q.points() * tiles * double(sides(q, task));
     return products / multiply_adds(q) / 0.8 + transforms + 60.0 * q.c * q.k / blocks;
