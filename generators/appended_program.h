@@ -25,6 +25,7 @@ public:
     template <class F> void each_input(F set_shape) const {
         for (Input *other : others_) set_shape(*other);
     }
+    // Names of these inputs' buffers.
     std::vector<std::string> input_names() const {
         std::vector<std::string> names;
         for (size_t i = 1; i < program_.inputs.size(); i++)

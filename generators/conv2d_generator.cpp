@@ -133,7 +133,7 @@ struct Gather {
                     const std::vector<std::string> &stored) const {
         const Source &q = source_;
         const int channel_tiles = ceil_div(k, tile.c), share = ceil_div(q.channels, channel_tiles);
-        const bool large = 4L * lanes * plane * (q.channels + k) >= 512 * 1024;
+        const bool large = 4L * lanes * plane * (q.channels + k) >= cached_images;
         const int tiles = ceil_div(q.w, tile.x); // of two the last, which overlaps, leaves no loop
         if (!large || q.h > 1 || tiles < 3 || (channel_tiles > 1 && (order & channels_last))) return {};
         const std::string row = out.name() + ".s0.x.xo", column = out.name() + ".s0.c.co";

@@ -1,4 +1,4 @@
-// Weights asked for while the ones before them are in use.
+// Weights and values asked for while the ones before them are in use.
 #pragma once
 
 #include "Halide.h"
@@ -14,6 +14,9 @@ namespace cryolite {
 // the core. Where they read every value once, each read asks for what lies 4 KiB ahead: those prefetchers stop at the
 // end of a page. Loops in another order are left as they are.
 void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer);
+
+// Bytes of images that a core's caches hold: kernels of fewer ask for nothing ahead.
+constexpr long cached_images = 512 * 1024;
 
 // What each iteration of a loop asks for, into L2: lines of a buffer, `count` times `step` floats apart, for each of
 // `places`. index is of the first one, an expression in the place, Variable "place", and in the loops around.

@@ -165,7 +165,7 @@ private:
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
         const long bytes = 4L * q.lanes * (q.c * q.h * q.w + q.k * q.ho() * q.wo());
-        if (q.tiles() <= s.group || bytes < 512 * 1024 || q.c < 16 || q.spread) return;
+        if (q.tiles() <= s.group || bytes < cached_images || q.c < 16 || q.spread) return;
         const std::string point = product_.name() + ".s0.";
         // Channels of the channel block at hand, of `all`.
         auto first = [&](int channels, int all) {
