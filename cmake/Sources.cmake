@@ -53,6 +53,7 @@ set(generator_sources
     generators/linear_grad_weight_generator.cpp
     generators/linear_tiles_generator.cpp
     generators/loss_generator.cpp
+    generators/nest.cpp
     generators/pointwise_block.cpp
     generators/pointwise_generator.cpp
     generators/pointwise_gpu.cpp

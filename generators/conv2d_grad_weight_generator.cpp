@@ -180,7 +180,7 @@ public:
         const Registers registers = registers_of(get_target(), q.lanes);
         if (is_turned(q, registers)) {
             const Turned turned = choose_turned(q, turned_of(q, tile_x, tile_c, tile_k), registers);
-            turned_grad_weight(q, turned, gpu::element(x), gpu::element(dy), dw, q.blocks);
+            prefetch(turned_grad_weight(q, turned, gpu::element(x), gpu::element(dy), dw, q.blocks));
             return;
         }
         const WeightTile tile = choose_tile(q, {tile_x, tile_c, tile_k}, registers);
@@ -221,7 +221,7 @@ public:
         model.blocks = 4; // how long a sum is: enough to pay for its end
         if (is_turned(part, registers)) {
             const Turned turned = choose_turned(model, turned_of(q, tile_x, tile_c, tile_k), registers);
-            turned_grad_weight(part, turned, gpu::element(x), gpu::element(dy), dw, blocks);
+            prefetch(turned_grad_weight(part, turned, gpu::element(x), gpu::element(dy), dw, blocks));
             return;
         }
         WeightGradient(part, choose_tile(model, {tile_x, tile_c, tile_k}, registers)).define(x, dy, dw, blocks);

@@ -24,8 +24,8 @@ bool turns_x(const ConvShape &shape);
 Turned choose_turned(const ConvShape &shape, const Turned &wanted, const Registers &registers);
 
 // dw(s, r, c, k, g) of x(l, column, row, c, block) and dy(l, column, row, k, block), summed over so many blocks.
-// Defined and scheduled.
-void turned_grad_weight(const ConvShape &shape, const Turned &tile, const gpu::At &x, const gpu::At &dy,
-                        Halide::Func dw, const Halide::Expr &blocks);
+// Defined and scheduled. Returns what the kernel should ask for ahead.
+TileAhead turned_grad_weight(const ConvShape &shape, const Turned &tile, const gpu::At &x, const gpu::At &dy,
+                             Halide::Func dw, const Halide::Expr &blocks);
 
 } // namespace cryolite

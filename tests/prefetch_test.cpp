@@ -1,5 +1,6 @@
 // Which lines a kernel's loops ask for, enumerated: of prefetch_weights, and of the kernels that prefetch_in_loop
 // serves.
+#include "generators/conv2d_turned.h"
 #include "generators/prefetch.h"
 #include "generators/winograd.h"
 
@@ -259,6 +260,66 @@ TEST(Prefetch, WinogradsWeightGradientAsksForTheNextGroupsTilesOfAllBlocks) {
         for (int64_t line : pixels_of(channels, 64, [](int) { return true; })) right.insert(64 * channels + line);
         EXPECT_EQ(lines.at(buffer), right) << buffer;
     }
+}
+
+// Of two blocks of images, all lines but those of the first `columns` pixels of the first block's first channels.
+std::set<int64_t> all_but(int channels, int pixels, int first, int columns) {
+    std::set<int64_t> lines = pixels_of(2 * channels, pixels, [](int) { return true; });
+    for (int channel = 0; channel < std::min(first, channels); channel++)
+        for (int pixel = 0; pixel < columns; pixel++) lines.erase(channel * pixels + pixel);
+    return lines;
+}
+
+TEST(Prefetch, TurnedWeightGradientsAskForTheNextChunks) {
+    int whole = 0, turned_dy = 0, passes = 0;
+    for (const auto &[c, w, k] : {std::tuple{32, 49, 64},
+                                  {64, 16, 512},
+                                  {256, 36, 128},
+                                  {96, 144, 200},
+                                  {48, 9, 31},
+                                  {192, 144, 16},
+                                  {256, 36, 64},
+                                  {100, 25, 32}}) {
+        SCOPED_TRACE(testing::Message() << c << " -> " << k << " of " << w << " pixels");
+        const cryolite::ConvShape q{.lanes = 16,
+                                    .blocks = 4,
+                                    .groups = 1,
+                                    .c = c,
+                                    .h = 1,
+                                    .w = w,
+                                    .k = k,
+                                    .r = 1,
+                                    .s = 1,
+                                    .stride = 1,
+                                    .padding = 0};
+        const cryolite::Registers registers{.count = 32};
+        ASSERT_TRUE(is_turned(q, registers));
+        const cryolite::Turned t = choose_turned(q, {.other = 0, .s = 0, .columns = 0}, registers);
+        const auto lines =
+            lines_of_kernel("conv2d_grad_weight_tiles",
+                            {{"c", std::to_string(c)}, {"h", "1"}, {"w", std::to_string(w)}, {"k", std::to_string(k)}},
+                            {{"batch", 32}, {"x.stride.4", 16 * w * c}, {"dy.stride.4", 16 * w * k}});
+        ASSERT_EQ(lines.size(), 2u);
+        const int of_x = cryolite::turns_x(q) ? 16 * t.vectors : t.others,
+                  of_dy = cryolite::turns_x(q) ? t.others : 16 * t.vectors;
+        // What is read again in another pass is asked for then.
+        const bool x_again = of_dy < k, dy_again = !cryolite::turns_x(q) && of_x < c;
+        EXPECT_EQ(lines.at("x"), all_but(c, w, x_again ? 0 : of_x, t.columns));
+        EXPECT_EQ(lines.at("dy"), all_but(k, w, dy_again ? 0 : of_dy, t.columns));
+        whole += cryolite::turns_x(q) && t.whole;
+        turned_dy += !cryolite::turns_x(q);
+        passes += x_again;
+    }
+    EXPECT_GT(whole, 0);
+    EXPECT_GT(turned_dy, 0);
+    EXPECT_GT(passes, 0);
+}
+
+TEST(Prefetch, TurnedWeightGradientsWithoutALoopOrOfLargerWindowsAskForNothing) {
+    EXPECT_TRUE(lines_of_kernel("conv2d_grad_weight", {{"c", "16"}, {"h", "1"}, {"w", "4"}, {"k", "32"}}).empty());
+    EXPECT_TRUE(lines_of_kernel("conv2d_grad_weight",
+                                {{"c", "32"}, {"h", "8"}, {"w", "8"}, {"k", "32"}, {"r", "3"}, {"s", "3"}})
+                    .empty());
 }
 
 } // namespace
