@@ -44,7 +44,10 @@ struct ChannelsConv {
         return depthwise() && padding > 0 && s.channels % s.block(*this) == 0 && r * this->s <= 25;
     }
     int channels_copied(const Schedule &s) const { return depthwise() ? s.blocks(*this) * s.block(*this) : c; }
-    int stored_tiles(const Schedule &s) const { return (wo / m * (s.rows / m)) | 1; } // odd: points in other cache sets
+    // Winograd's tiles in a row of the result, and in so many rows of it: the last ones may reach beyond the image.
+    int tiles_x() const { return (wo + m - 1) / m; }
+    int tiles_y(int of_rows) const { return (of_rows + m - 1) / m; }
+    int stored_tiles(const Schedule &s) const { return (tiles_x() * tiles_y(s.rows)) | 1; } // odd: other cache sets
     long scratch(const Schedule &s) const; // floats of the copy, or of Winograd's input and products
 
     // The m that takes least time, 0 for a direct convolution.

@@ -15,7 +15,7 @@ public:
 
     Func product() override {
         const ChannelsConv &q = source_.conv;
-        const int block = source_.task.block(q), size = q.m, t = q.t(), across = q.wo / size;
+        const int block = source_.task.block(q), size = q.m, t = q.t(), across = q.tiles_x();
         const WinogradMatrices matrices = winograd_matrices(size, q.r);
         Var ch("ch"), n("n"), kx("kx"), ky("ky"), i("i"), ix("ix"), channel("channel"), px("px"), py("py");
         Exprs in, down, along, up;
@@ -33,7 +33,7 @@ public:
         lines_(ch, kx, i, n) = mux(kx, transform(matrices.input, in));
         for (int at = 0; at < t; at++) {
             Expr value = lines_(ch, kx, at, n), row = row_of(at);
-            if (leaves(at, q.ho / size, q.h)) value = Halide::select(row >= 0 && row < q.h, value, 0.f);
+            if (leaves(at, q.tiles_y(q.ho), q.h)) value = Halide::select(row >= 0 && row < q.h, value, 0.f);
             down.push_back(value);
         }
         input_(ch, n, kx, ky) = mux(ky, transform(matrices.input, down));
@@ -58,7 +58,10 @@ public:
         Var co("co"), ci("ci"), cv("cv"), cl("cl"), xo("xo"), xi("xi"), yo("yo"), yi("yi"), no("no"), ni("ni");
         const TailStrategy whole = TailStrategy::RoundUp;
         out.split(channel, co, ci, block, whole).split(ci, cv, cl, v, whole);
-        out.split(px, xo, xi, q.m, whole).split(py, yo, yi, q.m, whole);
+        // Pixels of the last tiles may lie outside.
+        const TailStrategy column = q.wo % q.m ? TailStrategy::GuardWithIf : whole;
+        const TailStrategy row = q.ho % q.m ? TailStrategy::GuardWithIf : whole;
+        out.split(px, xo, xi, q.m, column).split(py, yo, yi, q.m, row);
         out.reorder(cl, xi, yi, cv, xo, yo, co).vectorize(cl).unroll(xi).unroll(yi).never_partition_all();
         columns_.compute_at(out, cv).vectorize(columns_.args()[0], v).unroll(columns_.args()[1]);
         columns_.unroll(columns_.args()[2]);
