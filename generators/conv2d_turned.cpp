@@ -19,9 +19,10 @@ using Halide::Expr, Halide::Func, Halide::LoopLevel, Halide::RDom, Halide::TailS
 constexpr int turned_share = 16 << 10, sums_share = 16 << 10, l2_share = 256 << 10;
 
 bool turns_x(const ConvShape &q) {
-    // The side of few channels costs less to turn: 192 -> 16 @ 12 and 480 -> 16 @ 6 take 0.7 of the time, 192 -> 64 @
-    // 12 0.9; 528 -> 128 @ 6 would take 1.15. That of x is stored as it comes.
-    const bool few = q.k <= 64 && q.c >= 3 * q.k && q.k % q.lanes == 0;
+    // The side of few channels costs less to turn: 480 -> 16 @ 6 and 192 -> 32 @ 12 take 0.9 of the time (AVX-512), 192
+    // -> 16 @ 12 and 144 -> 24 @ 24 0.8 (AVX2); but 512 -> 64 @ 6 would take 1.03 and 1.4. Sums of x are stored as they
+    // come.
+    const bool few = q.k <= 3 * q.lanes && q.c >= 3 * q.k && q.k % q.lanes == 0;
     return q.h == 1 && q.r * q.s == 1 && q.stride == 1 && q.padding == 0 && !few;
 }
 
@@ -88,11 +89,8 @@ Turned choose_turned(const ConvShape &q, const Turned &wanted, const Registers &
                     if (best == 0 || cost < best) best = cost, t = tile;
                 }
     }
-    const int few = 64, plane = 4 * q.lanes * q.wo() * q.ho() * q.blocks; // of dy
-    t.whole = !turns_x(q) || l2_share / plane >= std::min(few, q.k);
-    int fit = sums_share / (4 * q.lanes * t.vectors * q.r * q.s);
-    if (!t.whole) fit = l2_share / (4 * q.lanes * t.columns);
-    if (t.whole && turns_x(q)) fit = std::min(fit, l2_share / plane);
+    const int fit =
+        turns_x(q) ? l2_share / (4 * q.lanes * t.columns) : sums_share / (4 * q.lanes * t.vectors * q.r * q.s);
     t.others = pass_of(others, fit, t.other);
     return t;
 }
@@ -117,7 +115,9 @@ struct Vars {
     Var io{"io"}, ii{"ii"}, iv{"iv"}, il{"il"}, kc{"kc"}, kr{"kr"}, ko{"ko"}, ki{"ki"}, so{"so"}, si{"si"};
 };
 
-// Of one pixel. Output channels pass inside input channels, whose vectors stay in L1 meanwhile.
+// Of one pixel. A chunk's output channels pass inside its input channels, whose vectors stay in L1 meanwhile, and all
+// sums are added to, chunk by chunk: 256 -> 1024 @ 7 takes 0.73 of the time of chunks inside tiles of sums, which turn
+// x again for each pass over dy, 1024 -> 256 @ 7 0.9 (AVX-512 and AVX2).
 class TurnedX : Vars {
 public:
     TurnedX(const ConvShape &q, const Turned &t) : q(q), t(t) {}
@@ -128,23 +128,20 @@ public:
         sum(c, k, jx, z) = nothing();
         sum(c, k, jx, z) += turn.turned(c, n.x, n.y, jx, z) * dy({n.x, jx * t.columns + n.y, 0, min(k, q.k - 1), z});
         RDom parts(0, q.w / t.columns, 0, blocks);
-        if (t.whole) {
-            total(c, k) = nothing();
-            total(c, k) += sum(c, k, parts.x, parts.y);
-            dw(s, r, c, k, g) = total(c, k);
-            dw.split(c, io, ii, channels()).split(k, kc, kr, t.others, TailStrategy::GuardWithIf);
-            dw.reorder(ii, kr, io, kc, s, r, g).vectorize(ii, q.lanes).never_partition_all();
-            total.compute_at(dw, io).bound_extent(c, channels()).bound_extent(k, t.others).vectorize(c, q.lanes);
-            schedule(total, {parts.x, parts.y});
-            turn.schedule(LoopLevel(total, parts.x), q.lanes, q.lanes, channels());
-        } else {
-            dw(s, r, c, k, g) = nothing();
-            dw(s, r, c, k, g) += sum(c, k, parts.x, parts.y);
-            dw.vectorize(c, q.lanes);
-            dw.update().split(k, kc, k, t.others, TailStrategy::GuardWithIf);
-            schedule(dw, {parts.x, parts.y, kc, s, r, g});
-            turn.schedule(LoopLevel(dw, io), q.lanes, q.lanes, channels());
-        }
+        dw(s, r, c, k, g) = nothing();
+        dw(s, r, c, k, g) += sum(c, k, parts.x, parts.y);
+        dw.vectorize(c, q.lanes);
+        Halide::Stage update = dw.update();
+        update.split(k, kc, kr, t.others, TailStrategy::GuardWithIf)
+            .split(kr, ko, ki, t.other, TailStrategy::GuardWithIf);
+        update.split(c, io, ii, channels()).split(ii, iv, il, q.lanes);
+        update.reorder(il, iv, ki, ko, io, parts.x, parts.y, kc, s, r, g);
+        update.vectorize(il).unroll(iv).unroll(ki).never_partition_all();
+        sum.compute_at(dw, ko).bound_extent(c, channels()).bound_extent(k, t.other);
+        sum.vectorize(c, q.lanes).unroll(c).unroll(k);
+        sum.update().reorder(c, k, n.x, n.y).vectorize(c, q.lanes).unroll(c).unroll(k).unroll(n.x, 2);
+        sum.update().never_partition_all();
+        turn.schedule(LoopLevel(dw, io), q.lanes, q.lanes, channels());
         return ahead(dw.name(), blocks, parts);
     }
 
@@ -153,40 +150,27 @@ private:
 
     // The x that is turned next, and the dy of the next chunk.
     TileAhead ahead(const std::string &dw, const Expr &blocks, const RDom &parts) const {
-        const std::string inner = t.whole ? total.name() + ".s1." : dw + ".s1.", outer = t.whole ? dw + ".s0." : inner;
-        const Nest::Loop passes{outer + "k.kc", ceil_div(q.k, t.others)}, tiles{outer + "c.io", q.c / channels()};
-        const Nest::Loop all_blocks{inner + parts.y.name(), blocks}, chunks{inner + parts.x.name(), q.w / t.columns};
-        const Nest::Loop register_tiles{inner + (t.whole ? "k.ko" : "k.k.ko"), ceil_div(t.others, t.other)};
-        const int pass = 0, tile = t.whole ? 1 : 3, block = t.whole ? 2 : 1, chunk = block + 1, register_tile = 4;
-        const Nest nest(t.whole ? std::vector{passes, tiles, all_blocks, chunks, register_tiles}
-                                : std::vector{passes, all_blocks, chunks, tiles, register_tiles});
-        if (!nest.repeats(3)) return {};
-        const std::vector<Expr> turned = nest.next(3), after = t.whole ? turned : nest.next(chunk);
-        const LinesAhead x = lines_of_chunk(nest, register_tile, "x", q, t.columns, blocks, turned[block],
-                                            turned[chunk], turned[tile] * channels(), channels());
-        LinesAhead dy = lines_of_chunk(nest, t.whole ? register_tile : tile, "dy", q, t.columns, blocks, after[block],
-                                       after[chunk], after[pass] * t.others, t.others);
-        if (t.whole) dy.places = select(turned[tile] == 0, dy.places, 0); // for other tiles L2 has it
-        return {nest.names(), {x, dy}};
-    }
-
-    // to: what sums are added to, register tile by register tile; outer: the loops around these.
-    void schedule(Func to, const std::vector<VarOrRVar> &outer) {
-        Halide::Stage update = to.update();
-        update.split(c, io, ii, channels()).split(ii, iv, il, q.lanes);
-        update.split(k, ko, ki, t.other, TailStrategy::GuardWithIf);
-        std::vector<VarOrRVar> loops{il, iv, ki, ko, io};
-        loops.insert(loops.end(), outer.begin(), outer.end());
-        update.reorder(loops).vectorize(il).unroll(iv).unroll(ki).never_partition_all();
-        sum.compute_at(to, ko).bound_extent(c, channels()).bound_extent(k, t.other);
-        sum.vectorize(c, q.lanes).unroll(c).unroll(k);
-        sum.update().reorder(c, k, n.x, n.y).vectorize(c, q.lanes).unroll(c).unroll(k).unroll(n.x, 2);
-        sum.update().never_partition_all();
+        const std::string at = dw + ".s1.";
+        const int pass = 0, block = 1, chunk = 2, tile = 3, register_tile = 4;
+        const Nest nest({{at + "k.kc", ceil_div(q.k, t.others)},
+                         {at + parts.y.name(), blocks},
+                         {at + parts.x.name(), q.w / t.columns},
+                         {at + "c.io", q.c / channels()},
+                         {at + "k.kr.ko", ceil_div(t.others, t.other)}});
+        if (!nest.repeats(tile)) return {};
+        const std::vector<Expr> turned = nest.next(tile), after = nest.next(chunk);
+        auto lines = [&](const std::string &buffer, const std::vector<Expr> &next, int loop, const Expr &first,
+                         int count) {
+            return lines_of_chunk(nest, loop, buffer, q, t.columns, blocks, next[block], next[chunk], first, count);
+        };
+        return {nest.names(),
+                {lines("x", turned, register_tile, turned[tile] * channels(), channels()),
+                 lines("dy", after, tile, after[pass] * t.others, t.others)}};
     }
 
     ConvShape q;
     Turned t;
-    Func sum{"sum"}, total{"total"};
+    Func sum{"sum"};
     RDom n; // lanes, pixels of a chunk
 };
 

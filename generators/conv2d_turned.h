@@ -13,7 +13,6 @@ struct Turned {
     int s = 1;                  // by window columns
     int columns = 1, rows = 1;  // pixels of dy in a chunk, whose turned vectors stay in L1
     int others = 1;             // channels of the other side for which one is turned once
-    bool whole = true;          // one tile of turned channels is finished in all chunks; else one chunk in all tiles
 };
 
 // Whether the gradient is made so: of one group, and whole vectors of the channels that are turned.

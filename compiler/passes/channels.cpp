@@ -127,9 +127,9 @@ struct Channels {
         return to.add1("channels_conv2d", made.inputs, made.attrs, node.layer, node.source);
     }
 
-    // Half of a vector costs no more than a whole one, and half of one of AVX-512 half as much (Zen 4): results that fill
-    // no more are made in it, and those that would leave half of their last vector empty, where that is much of them.
-    // LeNet's first layer, 6 channels, and what is behind it take 0.45 of the time, 144 -> 24 @ 24 0.8.
+    // Half of a vector costs no more than a whole one, and half of one of AVX-512 half as much (Zen 4): results that
+    // fill no more are made in it, and those that would leave half of their last vector empty, where that is much of
+    // them. LeNet's first layer, 6 channels, and what is behind it take 0.45 of the time, 144 -> 24 @ 24 0.8.
     int64_t vector_for(int64_t results) const {
         int64_t vector = context.kernel.vector;
         const int64_t halves = 2 * ((results + vector - 1) / vector), filled = (2 * results + vector - 1) / vector;
