@@ -175,6 +175,40 @@ TEST(Channels, ChunksOfInputChannels) {
     }
 }
 
+// The last tiles of rows and columns leave the image: such pixels are not stored, nor read of what is added.
+TEST(Channels, WinogradOfImagesThatTilesDoNotDivide) {
+    struct {
+        int channels, h, w, padding;
+    } cases[] = {{32, 7, 7, 1}, {32, 14, 14, 1}, {48, 9, 6, 1}, {32, 11, 9, 0}, {32, 5, 10, 2}, {64, 6, 13, 1}};
+    for (const auto &c : cases) {
+        SCOPED_TRACE(testing::Message() << c.channels << " @ " << c.h << "x" << c.w << ", padding " << c.padding);
+        const int ho = c.h + 2 * c.padding - 2, wo = c.w + 2 * c.padding - 2;
+        for (int vector : {8, 16}) {
+            const ChannelsConv q{.c = c.channels,
+                                 .h = c.h,
+                                 .w = c.w,
+                                 .k = c.channels,
+                                 .r = 3,
+                                 .s = 3,
+                                 .stride = 1,
+                                 .padding = c.padding,
+                                 .groups = 1,
+                                 .pool = 1,
+                                 .ho = ho,
+                                 .wo = wo,
+                                 .vector = vector};
+            ASSERT_GT(q.best_m(), 0);
+            EXPECT_TRUE(ho % q.best_m() || wo % q.best_m());
+        }
+        expect_right([&](Network &net) {
+            Value x = relu(conv2d(net.input("image", {3, c.h, c.w}), {.channels = c.channels, .window = 1}));
+            Value y = conv2d(x, {.channels = c.channels, .window = 3, .padding = c.padding});
+            if (c.padding == 1) y = relu(x + 0.5f * y);
+            net.classify(linear(flatten(conv2d(y, {.channels = 5, .window = 1})), {.units = 3}));
+        });
+    }
+}
+
 TEST(Channels, Pooling) {
     for (int window : {2, 3})
         for (int padding : {0, 1})
