@@ -141,7 +141,7 @@ protected:
     }
 
 private:
-    static Stmt loop(const std::string &name, const Expr &extent, const Stmt &body) {
+    static Stmt loop(const std::string &name, int extent, const Stmt &body) {
         return For::make(name, 0, extent, ForType::Serial, Halide::Partition::Never, Halide::DeviceAPI::None, body);
     }
     // Halide's own prefetches go to L1 alone.

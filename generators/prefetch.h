@@ -22,8 +22,8 @@ constexpr long cached_images = 512 * 1024;
 // `places`. index is of the first one, an expression in the place, Variable "place", and in the loops around.
 struct LinesAhead {
     std::string buffer;
-    Halide::Expr index, places;
-    int count, step;
+    Halide::Expr index;
+    int places, count, step;
 };
 // In the last of `loops`, each inside the one before it. An error where there are no such loops.
 void prefetch_in_loop(Halide::Pipeline pipeline, const std::vector<std::string> &loops,
