@@ -91,6 +91,8 @@ KernelTarget resolve_target(const CompileOptions &options) {
         // On a device a warp is 32 samples, or 8 samples by 4 neighbours where a batch is small.
         if (target.lanes == 0)
             target.lanes = !target.gpu ? halide.natural_vector_size<float>() : options.batch < 128 ? 8 : 32;
+        target.by_halves = target.lanes == 16 && halide.has_feature(Halide::Target::AVX512_Zen4) &&
+                           !halide.has_feature(Halide::Target::AVX512_Zen5);
     } catch (const Halide::Error &error) { throw CompileError("target '" + options.target + "': " + error.what()); }
     const bool good =
         target.lanes == 4 || target.lanes == 8 || target.lanes == 16 || (target.gpu && target.lanes == 32);

@@ -17,6 +17,7 @@ struct KernelTarget {
     int64_t lanes;    // float32 vector width, or what the options say
     bool checked;
     std::string cpu;         // LLVM's name of this machine's processor for "host", the options' device; else "any"
+    bool by_halves = false;  // a whole vector takes as long as two of half its width: Zen 4's AVX-512
     bool gpu = false;        // kernels of the whole batch (generators/kernels.md)
     std::string device = {}; // the symbol of what runs their models (runtime/device/); "": nothing does
 };

@@ -54,6 +54,7 @@ struct Planned {
 // Infer of one sample, channels innermost.
 PassContext one_context(const Network &network, const CompileOptions &options, const KernelTarget &target) {
     KernelContext kernel{.lanes = 1, .max_batch = 1, .math = network.math(), .vector = target.lanes};
+    kernel.by_halves = target.by_halves;
     kernel.processors = processors_for(options);
     return {Mode::infer, network.optimizer(), kernel};
 }

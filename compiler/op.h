@@ -65,6 +65,7 @@ struct KernelContext {
     Math math = Math::measured;
     int64_t vector =
         0; // > 0: the path of one sample, channels innermost in vectors of this width (passes/channels.cpp)
+    bool by_halves = false; // a whole vector takes as long as two of half its width
     bool device = false; // a call has all blocks, and enough threads without tiles (generators/kernels.md, "On a GPU")
     int64_t processors = 1; // to be kept busy: by tiles of blocks, where the largest batch has fewer blocks
     std::shared_ptr<Choices> choices = {}; // what was found to be better than a model's answer; null: models decide

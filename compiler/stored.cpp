@@ -90,7 +90,7 @@ std::set<ValueId> remake(Cone &cone) {
         Cone own{cone.graph, cone.stored, {}, {}};
         own.inline_statement(node);
         bool at_hand = std::includes(cone.reads.begin(), cone.reads.end(), own.reads.begin(), own.reads.end());
-        if (!at_hand || own.work >= access_work * elements(cone.graph, v)) continue;
+        if (!at_hand || own.work > access_work * elements(cone.graph, v)) continue;
         remade.insert(v);
         cone.reads.erase(v);
         cone.work += own.work;
