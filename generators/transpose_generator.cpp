@@ -28,7 +28,7 @@ public:
         set_dense(x, {columns, rows});
         if (const int whole = row) x.dim(1).set_stride(whole);
         set_dense(y, {rows, columns});
-        if (columns % line == 0 && rows >= line && (columns > line || row)) return generate_lines();
+        if (columns % line == 0 && rows > line && (columns > line || row)) return generate_lines();
         Var row("row"), column("column"), ro("ro"), ri("ri"), co("co"), ci("ci");
         // The tile is transposed where its vectors lie one after the other: in y, or else in x. Tiles of 16 x 8 keep
         // the shuffles within two registers: 160-175 GB/s in cache on Zen 5 for 16 x 784, 784 x 16 and 120 x 16; square

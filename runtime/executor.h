@@ -1,5 +1,6 @@
 // Runs a plan: phases one after another; in a phase blocks and tiles spread over threads, then the tail, whose large
-// steps have tiles, too.
+// steps have tiles, too. All threads go through the whole run together, round by round (shares.h): the pool is asked
+// once.
 //
 // Everything a kernel is called with is made once: one set of argv arrays and buffers for each thread and step
 // argument. A call then writes one host pointer for each buffer and jumps.
@@ -102,13 +103,16 @@ private:
     struct Phase { // indices of entries
         const cryo_phase *phase;
         size_t block, tile, tail;
+        size_t first_round;
         int64_t runs; // while profiling
         double seconds;
     };
-    struct Jobs { // what may be done in any order
-        int64_t blocks = 0;
-        size_t first_tile = 0, end_tile = 0; // entries
-        bool backwards = false;              // a share's last block first
+    // What may be done in any order, once the round before it is done.
+    struct Round {
+        int phase;
+        bool blocks;       // the phase's blocks, all block steps of one at a time
+        bool chain;        // the entries are steps without tiles: one task, which runs them in order
+        size_t first, end; // entries, whose tiles are tasks
     };
     struct Count {
         int64_t calls;
@@ -130,28 +134,31 @@ private:
         std::unique_ptr<Count[]> phases; // one a phase, of samples that the thread took alone
         uintptr_t scratch = 0;
         int32_t batch = 0, valid = 0, block = 0, tile = 0;
-        Offence offence; // of the phase in progress
+        Offence offence; // of the run
     };
 
     bool make_thread(Thread &thread);
     void add_steps(const cryo_step *steps, int64_t count, int phase);
+    void add_rounds(int phase);
     cryo_status run_phases(int64_t first, int64_t end_phase, const Regions &regions, int64_t batch,
                            const Parallel &parallel, Text &error);
     void begin_run(const Regions &regions, int64_t batch);
     static void task(void *self, int i);
-    void claim(int thread);
+    void follow(int thread);
     static void sample_task(void *self, int i);
     void claim_samples(int thread);
     bool run_sample(Thread &thread, const uintptr_t *base);
     void enter_block(Thread &thread, int64_t block);
-    bool run_block(Thread &thread, int64_t block);
+    bool run_block(Thread &thread, const Phase &phase, int64_t block);
     bool run_tile(Thread &thread, size_t entry, int64_t task);
-    bool run_claimed(Thread &thread, Shares::Claim claim);
+    bool run_chain(Thread &thread, const Round &round);
+    bool run_claimed(Thread &thread, const Round &round, int threads, Shares::Claim claim);
+    bool run_round(int thread, const Round &round);
     int64_t tasks_of(const cryo_step &step) const { return step.of_block ? blocks_ * step.tiles : step.tiles; }
+    int64_t share_of(const Round &round, int thread, int threads) const;
+    int threads_of(const Round &round) const; // that have a share
     const uintptr_t *bases(int64_t block) const { return block == blocks_ - 1 ? regions_.last : regions_.base; }
-    void run_jobs(const Jobs &jobs, const Parallel &parallel);
-    void run_shares(int threads, void (*task)(void *self, int i), const Parallel &parallel);
-    void run_tail(const Parallel &parallel);
+    void run_threads(int threads, void (*task)(void *self, int i), const Parallel &parallel);
     bool call(Thread &thread, size_t entry, const uintptr_t *base, int64_t block, int64_t tile);
     void look_at_results(Thread &thread, size_t entry, int64_t task);
     void fail(const cryo_step &step, int code);
@@ -164,25 +171,28 @@ private:
     size_t step_count_ = 0, arg_count_ = 0;
     std::unique_ptr<Entry[]> entries_;
     std::unique_ptr<Phase[]> phases_;
+    std::unique_ptr<Round[]> rounds_;
+    size_t round_count_ = 0;
     std::unique_ptr<cryo_halide_dim[]> dims_; // of all arguments, shared by the threads
     std::unique_ptr<Thread[]> threads_;
     bool profiling_ = false, check_finite_ = false;
+    bool crowded_ = false; // more threads than cores
 
-    // The run and phase in progress.
+    // The run in progress.
     Regions regions_;
-    Phase *phase_ = nullptr;
+    size_t first_round_ = 0, end_round_ = 0;
     int64_t blocks_ = 0;
-    Jobs jobs_;
     Samples samples_;
     int32_t last_valid_ = 0;
 
+    std::atomic<bool> offended_{false}; // some thread's result was not finite
     // The first failure of a run.
     std::atomic<bool> failed_{false};
     const cryo_step *failed_step_ = nullptr;
     int failed_code_ = 0;
     char failed_text_[512] = {};
 
-    Shares shares_; // of jobs_
+    Shares shares_;
 };
 
 } // namespace cryolite::runtime

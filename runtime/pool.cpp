@@ -1,28 +1,13 @@
-// How a worker waits: it spins for about a tenth of a millisecond, yields for about two milliseconds, then sleeps.
-// Between two phases it is spinning, between two steps spinning or yielding; the model of an idle program burns
+// Worker threads. Between two runs a worker spins or yields, then it sleeps: the model of an idle program burns
 // nothing.
 #include "pool.h"
 
-#include <chrono>
+#include "backoff.h"
+
 #include <new>
 #include <system_error>
 
 namespace cryolite::runtime {
-
-namespace {
-
-constexpr int spins = 4000;
-constexpr auto patience = std::chrono::milliseconds(2);
-
-void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("isb");
-#endif
-}
-
-} // namespace
 
 bool Pool::start(int threads) {
     crowded_ = threads > int(std::thread::hardware_concurrency());
@@ -51,9 +36,11 @@ void Pool::run(int tasks, Task task, void *user) {
         task(user, 0);
         return;
     }
-    tasks_ = tasks;
-    task_ = task;
-    user_ = user;
+    if (tasks_ != tasks || task_ != task || user_ != user) { // else the workers' cores need not read it again
+        tasks_ = tasks;
+        task_ = task;
+        user_ = user;
+    }
     // Nobody is inside and the last job is closed, so that only this thread changes the state.
     uint64_t opened = ((state_.load(std::memory_order_relaxed) & ~(open | inside)) + one_generation) | open;
     state_.store(opened); // sequentially consistent, as in sleep(): either we see the sleeper, or it sees the job
@@ -63,13 +50,7 @@ void Pool::run(int tasks, Task task, void *user) {
     }
     task(user, 0);
     uint64_t state = state_.fetch_and(~open, std::memory_order_acq_rel);
-    for (int i = 0; state & inside; i++) {
-        if (i < spins && !crowded_)
-            pause();
-        else
-            std::this_thread::yield();
-        state = state_.load(std::memory_order_acquire);
-    }
+    for (Backoff backoff(crowded_); state & inside; state = state_.load(std::memory_order_acquire)) backoff.wait();
 }
 
 void Pool::sleep(uint64_t seen) {
@@ -81,21 +62,11 @@ void Pool::sleep(uint64_t seen) {
 
 // Returns the generation of a job after `seen`, and the state it was seen in; or `seen` when the pool ends.
 uint64_t Pool::await(uint64_t seen, uint64_t &state) {
-    std::chrono::steady_clock::time_point start;
-    for (int i = 0;; i++) {
+    for (Backoff backoff(crowded_);;) {
         state = state_.load(std::memory_order_acquire);
         if (generation(state) != seen) return generation(state);
         if (quit_.load(std::memory_order_relaxed)) return seen;
-        if (i < spins && !crowded_) {
-            pause();
-            continue;
-        }
-        auto now = std::chrono::steady_clock::now();
-        if (start == std::chrono::steady_clock::time_point()) start = now;
-        if (now - start < patience)
-            std::this_thread::yield();
-        else
-            sleep(seen);
+        if (!backoff.wait()) sleep(seen);
     }
 }
 

@@ -1,4 +1,4 @@
-// Persistent worker threads, cheap to call once a phase.
+// Persistent worker threads, cheap to call once a run.
 //
 // A call publishes a job and works on it itself; idle workers join while the job is open. The caller never waits for a
 // worker that has not joined: with more threads than cores, or workers asleep, it does the work alone.
