@@ -25,11 +25,18 @@ from layers import time_layers
 from rows import NETS, TARGETS, TRAIN_BATCH, every_row
 
 
+# AMD's virtual machines hide the model behind one name: by family, and by whether there is AVX-512.
+GENERATIONS = {("25", False): " Zen 3", ("25", True): " Zen 4", ("26", True): " Zen 5"}
+
+
 def cpu_name():
     try:
         text = pathlib.Path("/proc/cpuinfo").read_text()
         name = re.search(r"model name\s*: (.*)", text).group(1).strip()
         wide = " AVX-512" if "avx512f" in text else " AVX2" if "avx2" in text else ""
+        family = re.search(r"cpu family\s*: (.*)", text)
+        if "AuthenticAMD" in text and family:
+            name += GENERATIONS.get((family.group(1).strip(), "avx512f" in text), "")
         return f"{name}{wide}, {os.cpu_count()} cores"
     except (OSError, AttributeError):
         return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores"

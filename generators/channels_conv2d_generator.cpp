@@ -9,6 +9,9 @@
 #include "prefetch.h"
 #include "scratch.h"
 
+#include <algorithm>
+#include <set>
+
 namespace cryolite {
 using Halide::Expr, Halide::Func, Halide::Var;
 
@@ -51,7 +54,7 @@ public:
                                    : channels_direct(source);
         Evaluator evaluator(program_, 1, reader(algorithm_->product(), first_row), {});
         const ProgramShape &shape = program_.statements[size_t(program_.outputs[0])].shape;
-        Func out("out");
+        Func out("out"), elements = stage_elements(evaluator);
         out(channel, px, py) = evaluator.value(program_.outputs[0], point_at(shape, channel, px, py));
         *y_ = out;
         set_place(out.output_buffer(), {task_.channels, q.wo, task_.rows}, parse_places(places).back());
@@ -64,6 +67,7 @@ public:
         }
         algorithm_->schedule(out, channel, px, py);
         schedule_staged(evaluator, out, Var("xo"));
+        if (elements.defined()) schedule_elements(elements, out);
     }
 
     Halide::Pipeline build_pipeline() override {
@@ -74,6 +78,35 @@ public:
     }
 
 private:
+    // Of a sum in half of a vector, what a window behind it reads, if that is costly: made for two pixels at once.
+    // Undefined: no such thing.
+    Func stage_elements(Evaluator &evaluator) {
+        static const std::set<std::string> costly{"exp", "log", "sigmoid", "tanh"};
+        const ChannelsConv &q = query_;
+        if (q.pool != 2 || q.m || task_.chunk || task_.vectors > 1 || 2 * q.vector != natural_vector_size<float>())
+            return {};
+        const bool pays = std::any_of(program_.statements.begin(), program_.statements.end(),
+                                      [](const ProgramStatement &s) { return costly.count(s.op) > 0; });
+        auto window = std::find_if(program_.statements.begin(), program_.statements.end(), is_pool);
+        if (!pays || window == program_.statements.end()) return {};
+        const int read = window->operands[0].statement;
+        if (read < 0 || program_.statements[size_t(read)].is_input()) return {};
+        Func elements("elements");
+        elements(lane_, column_, row_, channel_, block_) =
+            evaluator.value(read, {lane_, {block_, channel_, row_, column_}});
+        evaluator.read_from(read, elements);
+        return elements;
+    }
+    void schedule_elements(Func elements, Func out) {
+        Var both("both");
+        elements.compute_at(out, Var("xo")).store_in(Halide::MemoryType::Stack);
+        elements.bound_extent(channel_, query_.vector).bound_extent(column_, 2 * task_.tile_x);
+        elements.bound_extent(row_, 2 * task_.tile_y).bound_extent(lane_, 1).bound_extent(block_, 1);
+        elements.reorder_storage(channel_, column_, row_, lane_, block_);
+        elements.reorder(channel_, column_, row_, lane_, block_).fuse(channel_, column_, both);
+        elements.vectorize(both, 2 * query_.vector).unroll(both).unroll(row_);
+    }
+
     void find_query() {
         const std::vector<int> result = image_extents(program_.statements[size_t(program_.outputs[0])].shape);
         query_ = {c, h, w, k, r, s, stride, padding, groups, pool, result[2], result[1], vector, m};
@@ -117,6 +150,7 @@ private:
     }
 
     Program program_;
+    Var lane_{"lane"}, column_{"column"}, row_{"row"}, channel_{"element_channel"}, block_{"block"};
     ChannelsConv query_;
     ChannelsConv::Schedule task_;
     std::unique_ptr<ChannelsAlgorithm> algorithm_;

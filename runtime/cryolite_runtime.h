@@ -47,7 +47,8 @@ typedef struct cryo_options {
     void *arena; // null: the model allocates; else at least cryo_arena_bytes, aligned to 64
     size_t arena_bytes;
     // Runs task(user, i) for every i in [0, tasks), in any order, possibly at once, and returns when all are done.
-    // Null: the model's own pool. tasks is never more than threads.
+    // Null: the model's own pool. Called once a step; tasks is never more than threads. Each task goes through the
+    // whole step, and waits where others have work left to finish: any of them alone would do all of it.
     void (*parallel)(void *pool, int tasks, void (*task)(void *user, int i), void *user);
     void *pool; // passed to parallel
 } cryo_options;

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <functional>
 #include <gtest/gtest.h>
+#include <sstream>
 #include <thread>
 
 using namespace cryolite;
@@ -227,6 +228,30 @@ TEST(Channels, Pooling) {
             Value x = conv2d(net.input("image", {2, 11, 7}), {.channels = 9, .window = 3});
             net.classify(linear(flatten(adaptive_avg_pool2d(x, {.height = size, .width = size})), {.units = 4}));
         });
+}
+
+// Where a whole vector takes as long as two halves, results that would leave half of their last one empty are made in
+// halves; everywhere those are that fill no more.
+TEST(Channels, HalfVectors) {
+    Network net("net");
+    Value x = net.input("image", {8, 12, 12});
+    for (int channels : {24, 48, 6}) x = relu(conv2d(x, {.channels = channels, .window = 1}));
+    net.classify(linear(flatten(avg_pool2d(x, {.window = 12})), {.units = 40}));
+    const std::string before = "x86-64-linux-avx-avx2-avx512-avx512_skylake-avx512_cannonlake-",
+                      behind = "f16c-fma-sse41";
+    auto vectors = [&](const std::string &processor) {
+        const CompileOptions options{.batch = 16, .target = before + processor + behind, .train = false, .few = 1};
+        std::vector<std::string> found; // in the plan's order
+        std::stringstream text;
+        emit(net, options, "plan", "infer_one", "", text);
+        for (std::string line; std::getline(text, line);)
+            if (const size_t at = line.find(" vector="); line.find(": channels_conv2d ") != std::string::npos)
+                found.push_back(line.substr(at + 8, line.find(' ', at + 8) - at - 8));
+        return found;
+    };
+    EXPECT_EQ(vectors("avx512_zen4-"), (std::vector<std::string>{"8", "16", "8", "8"}));
+    EXPECT_EQ(vectors("avx512_zen4-avx512_zen5-"), (std::vector<std::string>{"16", "16", "8", "16"}));
+    EXPECT_EQ(vectors(""), (std::vector<std::string>{"16", "16", "8", "16"}));
 }
 
 // Concats and slices are views; flattened images that something else than a linear layer reads are not.
