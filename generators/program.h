@@ -46,6 +46,11 @@ struct ProgramStatement {
     bool is_integer() const { return op == "valid" || op == "block" || op == "batch"; }
 };
 
+// Made by a polynomial (algorithms_math.h), some twenty operations.
+inline bool is_polynomial(const ProgramStatement &s) {
+    return s.op == "exp" || s.op == "log" || s.op == "sigmoid" || s.op == "tanh";
+}
+
 struct Program {
     std::vector<ProgramStatement> statements; // in order: operands come first
     std::vector<int> inputs, outputs;         // statements, in argument order

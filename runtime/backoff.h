@@ -8,6 +8,8 @@
 
 namespace cryolite::runtime {
 
+inline bool more_than_cores(int threads) { return threads > int(std::thread::hardware_concurrency()); }
+
 class Backoff {
 public:
     explicit Backoff(bool crowded) : spun_(crowded ? spins : 0) {}

@@ -35,7 +35,7 @@ void Executor::add_steps(const cryo_step *steps, int64_t count, int phase) {
 bool Executor::prepare(const cryo_plan &plan, int threads) {
     plan_ = &plan;
     threads_count_ = threads;
-    crowded_ = threads > int(std::thread::hardware_concurrency());
+    crowded_ = more_than_cores(threads);
     lanes_ = plan.lanes;
     size_t steps = 0, dims = 0, most_rounds = size_t(plan.phase_count);
     for (int64_t p = 0; p < plan.phase_count; p++) {

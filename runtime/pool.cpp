@@ -10,7 +10,7 @@
 namespace cryolite::runtime {
 
 bool Pool::start(int threads) {
-    crowded_ = threads > int(std::thread::hardware_concurrency());
+    crowded_ = more_than_cores(threads);
     if (threads <= 1) return true;
     threads_ = new (std::nothrow) std::thread[size_t(threads - 1)];
     if (!threads_) return false;

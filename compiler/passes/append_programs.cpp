@@ -18,13 +18,12 @@ namespace {
 // About the leaves of the result's expression as a tree, as which Halide takes it, once for each sum of a register
 // tile.
 double leaves(const Program &program) {
-    static const std::set<std::string> polynomials = {"exp", "log", "sigmoid", "tanh"};
     std::vector<double> of(program.statements.size(), 1);
     for (size_t i = 0; i < of.size(); i++) {
         const ProgramStatement &s = program.statements[i];
         double operands = 0;
         for (const ProgramOperand &o : s.operands) operands += o.statement < 0 ? 1 : of[size_t(o.statement)];
-        if (!s.is_input()) of[i] = operands * (polynomials.count(s.op) ? 400 : 4);
+        if (!s.is_input()) of[i] = operands * (is_polynomial(s) ? 400 : 4);
     }
     return of[size_t(program.outputs[0])];
 }
