@@ -83,6 +83,7 @@ set(compiler_sources
     compiler/emit_program.cpp
     compiler/graph.cpp
     compiler/header.cpp
+    compiler/in_place.cpp
     compiler/initializer.cpp
     compiler/interpret.cpp
     compiler/jit.cpp

@@ -5,6 +5,7 @@
 // for all blocks, after all steps before it: everything lies in the arena, and lifetimes count steps.
 #include "plan.h"
 
+#include "in_place.h"
 #include "memory.h"
 #include "ops/channels.h"
 #include "times.h"
@@ -215,8 +216,34 @@ struct Planner {
         return size_t(last + 1);
     }
 
+    // A block's result of an elementwise program takes the place of an input that ends there: it is written into lines
+    // that are in the caches already. Steps of mobilenet_v2 1.08x, resnet18_cifar 1.03x, other networks 1.00x to 1.01x.
+    void place_over_inputs(std::vector<Life> &life) {
+        if (context.device || context.vector) return;
+        for (int step = 0; step < int(order.size()); step++) {
+            const Node &node = graph.nodes[size_t(order[size_t(step)])];
+            if (times.space[size_t(order[size_t(step)])] != Space::block) continue;
+            const std::vector<bool> may = read_where_written(graph, node);
+            for (size_t i = 0; i < may.size(); i++) {
+                if (!may[i]) continue;
+                const ValueId from = root(node.inputs[i]), to = node.outputs[0];
+                if (root(to) != to || fixed[size_t(to)] || fixed[size_t(from)] || bytes(from) != bytes(to)) continue;
+                Life &old = life[size_t(from)];
+                const Life &late = life[size_t(to)];
+                if (old.last_step != step) continue;
+                old.local = old.local && late.local;
+                old.last_phase = late.last_phase;
+                old.last_step = late.last_step;
+                for (View &view : views)
+                    if (view.root == to) view.root = from;
+                break;
+            }
+        }
+    }
+
     void place_values() {
         std::vector<Life> life = lives();
+        place_over_inputs(life);
         Placed blocks, shared, scratch;
         for (ValueId v = 0; v < ValueId(graph.values.size()); v++) {
             const Life &l = life[size_t(v)];
