@@ -136,6 +136,18 @@ def kind_of(record):
     return record["op"] + (f" {window[1]}" if window else "") + (step[0] if step else "")
 
 
+def bound_text(measured):
+    """What the suite's mean could be at most without an algorithm of fewer multiply-adds for more shapes."""
+    ratios = []
+    for record, ratio, _ in measured:
+        if record["op"] == "conv2d":
+            of_peak = record["flops"] / median(record["cryolite"]) * 1e-6 / record["kernel_peak_gflops"]
+            ratios.append(ratio / of_peak if of_peak < 1 and "depthwise" not in record["shape"] else ratio)
+    return ("" if not ratios else
+            "Were every convolution that is slower than the FMA peak exactly as fast, depthwise ones, which wait for "
+            f"memory, aside, the geometric mean of all passes would be {geometric_mean(ratios):.2f}x.\n\n")
+
+
 def layers_text(rows):
     measured = passes(rows)
     text, groups = "", {}
@@ -147,6 +159,7 @@ def layers_text(rows):
             ["layers", "pass", "shapes", "geometric mean", "least", "greatest", f"below {SUITE_LEAST}x"],
             [[kind, direction, str(len(r)), f"{geometric_mean(r):.2f}x", f"{min(r):.2f}x", f"{max(r):.2f}x",
               str(sum(ratio < SUITE_LEAST for ratio in r))] for (kind, direction), r in sorted(groups.items())]) + "\n\n"
+        text += bound_text(measured)
     between = [row for row in rows if row.get("between", {}).get("peer")]
     if between:
         text += ("Between them (normalization, activations, pooling, sums of branches), where we fuse: all of a train "

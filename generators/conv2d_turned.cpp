@@ -59,9 +59,7 @@ double consider(const ConvShape &q, Turned &t, int most_columns, bool few_regist
     if (few_registers) return waste * tile_cost(query, {t.vectors, sums});
     // What a chunk's sums cost to be added to those of the chunks before, and tiles that overlap or leave a pass early.
     const double added = 2.0 / query.steps, odd = others % t.other ? 1.08 : 1;
-    // Of one vector every multiply-add loads a value of its own: 160 -> 960 of 9 pixels 1.3 times (Zen 5).
-    const double alone = t.vectors == 1 ? 1.1 : 1;
-    return alone * odd * waste * (tile_cost(query, {t.vectors, sums}) + added);
+    return odd * waste * (tile_cost(query, {t.vectors, sums}) + added);
 }
 
 } // namespace
