@@ -216,28 +216,39 @@ struct Planner {
         return size_t(last + 1);
     }
 
-    // A block's result of an elementwise program takes the place of an input that ends there: it is written into lines
-    // that are in the caches already. Steps of mobilenet_v2 1.08x, resnet18_cifar 1.03x, other networks 1.00x to 1.01x.
+    // Of a block's step, the value over which its result may be written: an input that ends there, all reads of whose
+    // storage are at the element that is written. no_value: none.
+    ValueId written_over(int step, const std::vector<Life> &life) const {
+        const Node &node = graph.nodes[size_t(order[size_t(step)])];
+        if (times.space[size_t(order[size_t(step)])] != Space::block) return no_value;
+        const std::vector<bool> same_element = read_where_written(graph, node);
+        const ValueId to = node.outputs[0];
+        for (size_t i = 0; i < same_element.size(); i++) {
+            const ValueId from = root(node.inputs[i]);
+            bool may = root(to) == to && !fixed[size_t(to)] && !fixed[size_t(from)] && bytes(from) == bytes(to) &&
+                       life[size_t(from)].last_step == step;
+            for (size_t j = 0; j < same_element.size(); j++)
+                if (root(node.inputs[j]) == from && !same_element[j]) may = false;
+            if (may) return from;
+        }
+        return no_value;
+    }
+
+    // So that a result is written into lines that are in the caches already. Steps of mobilenet_v2 1.08x,
+    // resnet18_cifar 1.03x, other networks 1.00x to 1.01x.
     void place_over_inputs(std::vector<Life> &life) {
         if (context.device || context.vector) return;
         for (int step = 0; step < int(order.size()); step++) {
-            const Node &node = graph.nodes[size_t(order[size_t(step)])];
-            if (times.space[size_t(order[size_t(step)])] != Space::block) continue;
-            const std::vector<bool> may = read_where_written(graph, node);
-            for (size_t i = 0; i < may.size(); i++) {
-                if (!may[i]) continue;
-                const ValueId from = root(node.inputs[i]), to = node.outputs[0];
-                if (root(to) != to || fixed[size_t(to)] || fixed[size_t(from)] || bytes(from) != bytes(to)) continue;
-                Life &old = life[size_t(from)];
-                const Life &late = life[size_t(to)];
-                if (old.last_step != step) continue;
-                old.local = old.local && late.local;
-                old.last_phase = late.last_phase;
-                old.last_step = late.last_step;
-                for (View &view : views)
-                    if (view.root == to) view.root = from;
-                break;
-            }
+            const ValueId from = written_over(step, life);
+            if (from == no_value) continue;
+            const ValueId to = graph.nodes[size_t(order[size_t(step)])].outputs[0];
+            Life &old = life[size_t(from)];
+            const Life &late = life[size_t(to)];
+            old.local = old.local && late.local;
+            old.last_phase = late.last_phase;
+            old.last_step = late.last_step;
+            for (View &view : views)
+                if (view.root == to) view.root = from;
         }
     }
 
