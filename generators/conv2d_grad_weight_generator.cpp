@@ -32,10 +32,9 @@ WeightTile choose_tile(const ConvShape &q, const WeightTile &wanted, const Regis
         double odd = t.count() % 4 ? 1.02 : 1; // the lane sums then take narrower vectors
         if (t.s < q.s) odd *= 1.03;            // vectors of x are loaded again for the other columns
         double cost = tile_cost(query, {t.s * t.r * t.c, t.k}) * waste * odd;
-        // Vectors that no column before has loaded, of planes far apart, show. 7x7 of stride 2 3 -> 64 @ 64, by s, c
-        // and k, in tiles of 7 1 3 sums takes 0.7 of the time of 1 3 8, 3x3 3 -> 64 @ 32 of 3 3 2 0.78 of 3 1 8; but
-        // 1x1 32 -> 16
-        // @ 48 of 1 3 8 would take 1.08 of 1 4 4 (Zen 5).
+        // Vectors that no column before has loaded, of planes far apart, show. By s, c and k of a tile, Zen 5: 7x7 of
+        // stride 2 3 -> 64 @ 64 takes with 7 1 3 0.7 of the time with 1 3 8, 3x3 3 -> 64 @ 32 with 3 3 2 0.78 of that
+        // with 3 1 8; but 1x1 32 -> 16 @ 48 would take with 1 3 8 1.08 of that with 1 4 4.
         if (registers.count < 32 || q.s > 1)
             cost += 0.5 * (t.c * t.r * std::min(t.s, q.stride) + t.k) / t.count() * waste;
         if (best_cost == 0 || cost < best_cost) best = t, best_cost = cost;

@@ -26,10 +26,9 @@ int Registers::accumulators() const { return std::max(1, (count >= 32 ? 24 : 12)
 double tile_cost(const TileQuery &q, Tile tile) {
     double fmas = tile.x * tile.c;
     // Two multiply-adds a cycle, but four cycles until an accumulator can be added to again; hardly two loads a cycle:
-    // where every multiply-add loads a value of its own, loads are what is waited for. On a Zen 5, AVX-512: the weight
-    // gradient 160 -> 960 of 9 pixels takes 1.3 times as long in tiles of 1 x 24 as of 2 x 12, the input gradient of
-    // 3x3 of stride 2 256 @ 14 1.3 times in 14 x 1 as in 2 x 8. AVX2: 3x3 512 -> 512 @ 7 1.28 times in 1 x 12 as in 2
-    // x 6.
+    // where every multiply-add loads a value of its own, loads are what is waited for. Zen 5, AVX-512: the weight
+    // gradient 160 -> 960 of 9 pixels takes 1.3 times as long in tiles of 1x24 as of 2x12, the input gradient of 3x3 of
+    // stride 2 256 @ 14 1.3 times in 14x1 as in 2x8. AVX2: 3x3 512 -> 512 @ 7 1.28 times in 1x12 as in 2x6.
     const double loads_a_cycle = 1.7;
     double step =
         std::max({fmas / 2, 4.0, (tile.x + tile.c) / loads_a_cycle}) + 0.25 + q.x_cycles * tile.x + q.c_cycles * tile.c;
