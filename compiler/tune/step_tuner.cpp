@@ -157,14 +157,15 @@ public:
         }
         while (!over()) {
             std::optional<Alternative> next = next_alternative();
-            if (!next) {
-                tuned_.exhausted = true;
+            if (next) {
+                consider(*next);
+                report();
+            } else if (settle()) { // else there are alternatives to what the step is again
+                tuned_.exhausted = !stopped();
                 break;
             }
-            consider(*next);
-            report();
         }
-        if (!stopped()) settle();
+        if (!stopped() && !tuned_.exhausted) settle();
         tuned_.passed = passed();
         return std::move(tuned_);
     }
@@ -265,14 +266,15 @@ private:
         return child.text();
     }
 
-    // All new answers together against those from before, which may be other networks' as well: they stay.
-    void settle() {
-        if (won_.empty()) return;
+    // All new answers together against those from before, which may be other networks' as well: they stay. False where
+    // the new ones do not win: the step is as before then.
+    bool settle() {
+        if (won_.empty()) return true;
         Found found;
         try {
             found = compare(before_, answers_, 2 * options_.pairs);
         } catch (const InternalError &) {
-            if (stopped()) return;
+            if (stopped()) return true;
         }
         std::vector<TunedSchedule> rows;
         for (const ScheduleKey &key : won_) {
@@ -283,10 +285,16 @@ private:
                 rows.push_back(known == before_.end() ? row(key, {}, found) : known->second); // {}: the model's answer
         }
         database_.store(rows);
-        if (!found.verdict.wins) return;
+        won_.clear();
+        if (!found.verdict.wins) {
+            answers_ = before_;
+            decisions_.clear();
+            return false;
+        }
         tuned_.seconds = found.verdict.challenger;
         tuned_.before_seconds = found.verdict.champion;
         tuned_.kept = std::move(rows);
+        return true;
     }
 
     TunedSchedule row(const ScheduleKey &key, const Knobs &option, const Found &found) const {
