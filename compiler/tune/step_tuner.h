@@ -39,9 +39,9 @@ struct TunedStep {
 };
 
 // Goes on where an earlier call with this database ended. Kernels take the database's schedules. An alternative is kept
-// when it wins twice; in the end all new ones must win once more, together, against what was known before, or none is.
-// Without a cache every alternative compiles all kernels. The calling process must have one thread. Throws
-// InternalError where the network itself does not run.
+// when it wins twice; in the end all new ones must win once more, together, against what was known before, or none is,
+// and the search goes on from there. Without a cache every alternative compiles all kernels. The calling process must
+// have one thread. Throws InternalError where the network itself does not run.
 TunedStep tune_step(const Network &network, const CompileOptions &compile, ScheduleDatabase &database,
                     const StepTuneOptions &options);
 
