@@ -84,6 +84,9 @@ set(compiler_sources
     compiler/graph.cpp
     compiler/header.cpp
     compiler/in_place.cpp
+    compiler/step_order.cpp
+    compiler/storage.cpp
+    compiler/strips.cpp
     compiler/initializer.cpp
     compiler/interpret.cpp
     compiler/jit.cpp

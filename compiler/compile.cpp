@@ -28,6 +28,7 @@ PassContext pass_context(const Network &network, Mode mode, const CompileOptions
                          std::shared_ptr<Choices> choices) {
     KernelContext kernel{target.lanes, options.batch, network.math()};
     kernel.processors = processors_for(options);
+    kernel.strip_bytes = options.strip_bytes;
     if (target.gpu) {
         kernel.math = Math::strict; // Winograd's kernels are for processors
         kernel.device = true;

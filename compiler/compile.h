@@ -23,11 +23,12 @@ struct CompileOptions {
     std::string device;          // whose tuned schedules kernels for devices take (ScheduleKey::cpu); "": any device's
     int64_t lanes = 0;           // samples side by side; 0: the target's vector width
     int processors = 0;          // to be kept busy, also by few samples; 0: as many as this machine has
-    bool train = true;           // false: evaluate and infer only
-    int64_t few = -1;            // the largest batch inferred sample by sample, by a plan of its own where all ops have
-                                 // kernels for it; 0: none, -1: as is estimated to be fastest (plan_cost.h)
-    bool checked = false;        // kernels check every bound
-    int jobs = 0;                // kernels compiled at once; 0: one a core
+    int64_t strip_bytes = 512 << 10; // of a core's own cache, to be filled by what steps hand to each other (strips.h)
+    bool train = true;               // false: evaluate and infer only
+    int64_t few = -1;      // the largest batch inferred sample by sample, by a plan of its own where all ops have
+                           // kernels for it; 0: none, -1: as is estimated to be fastest (plan_cost.h)
+    bool checked = false;  // kernels check every bound
+    int jobs = 0;          // kernels compiled at once; 0: one a core
     std::string cache;     // folder of compiled kernels; "": $XDG_CACHE_HOME/cryolite or ~/.cache/cryolite; "off": none
     std::string schedules; // database of tuned schedules (schedules.h); "": what ships with the compiler alone
     std::function<void(int done, int total, const std::string &kernel)> progress;

@@ -55,6 +55,7 @@ struct Kernel {
     std::vector<KernelArg> args;                   // in the generator's order
     int64_t tiles = 0;       // > 0: one task a tile, in a phase after the one that makes the inputs
     bool of_block = false;   // the tiles are of each block: ranges of its channels, or of its pixels
+    int64_t channels = 0;    // of a block's results, which can be made in strips (strips.h): so many; 0: they cannot
     bool at_barrier = false; // tiles of a tail step: at the barrier itself, so that inputs need not outlive their phase
     double flops = 0;        // per call
     int64_t scratch = 0;     // floats that a call may use and leaves as it likes, for a scratch argument
@@ -67,7 +68,9 @@ struct KernelContext {
         0; // > 0: the path of one sample, channels innermost in vectors of this width (passes/channels.cpp)
     bool by_halves = false; // a whole vector takes as long as two of half its width
     bool device = false; // a call has all blocks, and enough threads without tiles (generators/kernels.md, "On a GPU")
-    int64_t processors = 1; // to be kept busy: by tiles of blocks, where the largest batch has fewer blocks
+    int64_t processors = 1;          // to be kept busy: by tiles of blocks, where the largest batch has fewer blocks
+    int64_t strip_bytes = 512 << 10; // of a core's own cache, that what steps touch for one strip may fill (strips.h)
+    int64_t strips = 1;              // of a block's channels: the kernel makes one of so many, as a tile
     std::shared_ptr<Choices> choices = {}; // what was found to be better than a model's answer; null: models decide
     size_t choose(const Decision &decision) const { return choices ? choices->choose(decision) : decision.usual; }
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }

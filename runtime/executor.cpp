@@ -181,15 +181,25 @@ cryo_status Executor::report_offence(Text &error, int64_t batch) const {
 
 void Executor::enter_block(Thread &thread, int64_t block) {
     thread.block = int32_t(block);
-    thread.tile = 0;
     thread.valid = block == blocks_ - 1 ? last_valid_ : int32_t(lanes_);
+}
+
+// The last strip first: of what the phase before made of it, most is in cache still.
+bool Executor::run_block_steps(Thread &thread, const Phase &phase, const uintptr_t *base, int64_t block) {
+    for (size_t first = phase.block, end = first; first < phase.tile; first = end) {
+        end = first + size_t(entries_[first].step->strip_steps);
+        for (int64_t strip = entries_[first].step->tiles; strip-- > 0;) {
+            thread.tile = int32_t(strip);
+            for (size_t s = first; s < end; s++)
+                if (!call(thread, s, base, block, strip)) return false;
+        }
+    }
+    return true;
 }
 
 bool Executor::run_block(Thread &thread, const Phase &phase, int64_t block) {
     enter_block(thread, block);
-    for (size_t s = phase.block; s < phase.tile; s++)
-        if (!call(thread, s, bases(block), block, 0)) return false;
-    return true;
+    return run_block_steps(thread, phase, bases(block), block);
 }
 
 bool Executor::run_tile(Thread &thread, size_t entry, int64_t task) {
@@ -311,9 +321,9 @@ bool Executor::run_sample(Thread &thread, const uintptr_t *base) {
         const Phase &phase = phases_[size_t(p)];
         const size_t end = phase.tail + size_t(phase.phase->tail_step_count);
         const double start = profiling_ ? seconds_now() : 0;
-        for (size_t s = phase.block; s < end; s++) {
-            const int64_t tiles = s < phase.tile ? 1 : entries_[s].step->tiles;
-            for (int64_t tile = 0; tile < tiles; tile++) {
+        if (!run_block_steps(thread, phase, base, 0)) return false;
+        for (size_t s = phase.tile; s < end; s++) {
+            for (int64_t tile = 0; tile < entries_[s].step->tiles; tile++) {
                 thread.tile = int32_t(tile);
                 if (!call(thread, s, base, 0, tile)) return false;
             }

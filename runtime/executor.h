@@ -150,6 +150,7 @@ private:
     bool run_sample(Thread &thread, const uintptr_t *base);
     void enter_block(Thread &thread, int64_t block);
     bool run_block(Thread &thread, const Phase &phase, int64_t block);
+    bool run_block_steps(Thread &thread, const Phase &phase, const uintptr_t *base, int64_t block);
     bool run_tile(Thread &thread, size_t entry, int64_t task);
     bool run_chain(Thread &thread, const Round &round);
     bool run_claimed(Thread &thread, const Round &round, int threads, Shares::Claim claim);

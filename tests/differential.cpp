@@ -61,7 +61,7 @@ class Comparison {
 public:
     Comparison(const Network &network, const DifferentialOptions &options)
         : network_(network), options_(options), lanes_(lanes_of(options)), max_batch_(2 * lanes_ + 1),
-          processors_(options.data % 2 ? 1 : 16) {}
+          processors_(options.data % 2 ? 1 : 16), strip_bytes_(options.data % 4 < 2 ? 1 : 512 << 10) {}
 
     void run() {
         std::map<Mode, Reference> references;
@@ -74,7 +74,9 @@ private:
         return (options.target == "host" ? std::array{16, 8, 4} : std::array{32, 8, 8})[options.data % 3];
     }
     PassContext context(Mode mode) const {
-        return {mode, network_.optimizer(), {.lanes = lanes_, .max_batch = max_batch_, .processors = processors_}};
+        return {mode,
+                network_.optimizer(),
+                {.lanes = lanes_, .max_batch = max_batch_, .processors = processors_, .strip_bytes = strip_bytes_}};
     }
     int64_t batch() const { return lanes_ + lanes_ / 2 + 1; }
 
@@ -191,6 +193,7 @@ private:
                                                                           .target = options_.target,
                                                                           .lanes = lanes_,
                                                                           .processors = int(processors_),
+                                                                          .strip_bytes = strip_bytes_,
                                                                           .few = lanes_ / 2,
                                                                           .cache = CRYOLITE_TEST_CACHE}));
             loaded = std::make_unique<LoadedModel>(*compiled, device_functions());
@@ -248,6 +251,7 @@ private:
     const Network &network_;
     const DifferentialOptions &options_;
     int64_t lanes_, max_batch_, processors_; // with many, few blocks are cut into tiles
+    int64_t strip_bytes_;                    // with one, whole blocks go channel by channel
     Trained trained_;
 };
 

@@ -5,6 +5,7 @@
 #include "passes.h"
 #include "plan.h"
 #include "random_network.h"
+#include "strips.h"
 #include "times.h"
 
 #include <algorithm>
@@ -33,6 +34,7 @@ struct Walk {
     std::vector<Parts> parts;                          // by value
     std::map<std::string, std::vector<size_t>> makers; // nodes that make such a step, the last in time first
     std::vector<bool> done;                            // by node
+    int strips_walked = 0;                             // runs of steps that go in strips
     std::map<cryo_region, Memory> memory;
     std::set<std::tuple<Range, Label, int>> touched; // in the arena, in this phase, by which block; -1: by any
 
@@ -44,16 +46,28 @@ struct Walk {
             if (node.op == find_op("parameter") || node.op == find_op("state"))
                 access(CRYO_REGION_PARAMETERS, place_of(node), node.outputs[0], true);
             if (!node.op->kernel) continue;
-            Kernel kernel = node.op->kernel(graph, node, context);
-            kernel.parameters["lanes"] = std::to_string(context.lanes);
-            makers[step_key(node.layer, {kernel.generator, kernel.parameters})].push_back(i);
+            for (int64_t strips : strip_counts()) {
+                const int64_t channels = node.op->kernel(graph, node, context).channels;
+                if (strips > 1 && (channels == 0 || channels % strips != 0)) continue;
+                Kernel kernel = strip_kernel(graph, node, context, strips);
+                kernel.parameters["lanes"] = std::to_string(context.lanes);
+                makers[step_key(node.layer, {kernel.generator, kernel.parameters}, strips)].push_back(i);
+            }
         }
         for (auto &[key, nodes] : makers)
             std::ranges::stable_sort(nodes, std::greater(), [&](size_t i) { return times.when[i]; });
     }
 
-    static std::string step_key(const std::string &layer, const KernelSpec &kernel) {
-        return layer + ": " + kernel.key();
+    // 1, and those that block steps go in.
+    std::set<int64_t> strip_counts() const {
+        std::set<int64_t> counts{1};
+        for (const PlanPhase &phase : plan.phases)
+            for (const PlanStep &step : phase.block) counts.insert(step.tiles);
+        return counts;
+    }
+
+    static std::string step_key(const std::string &layer, const KernelSpec &kernel, int64_t strips = 1) {
+        return layer + ": " + kernel.key() + (strips > 1 ? " in " + std::to_string(strips) : "");
     }
 
     Range place_of(const Node &stored) const {
@@ -61,15 +75,17 @@ struct Walk {
         return {entry.offset, entry.offset + entry.shape.elements() * 4};
     }
 
-    // The bytes that all calls of a step together touch through an argument, a range for each block.
-    std::vector<Range> ranges(const PlanStep &step, PlanArg arg, bool all_blocks) const {
+    // The bytes that all calls of a step together, or those for one strip, touch through an argument, a range for each
+    // block.
+    std::vector<Range> ranges(const PlanStep &step, PlanArg arg, bool all_blocks, int64_t strip = -1) const {
         if (all_blocks) {
             arg.block_stride = arg.dims.back().stride * 4;
             arg.dims.pop_back();
         }
         int64_t last = 0;
         for (const cryo_dim &dim : arg.dims) last += (dim.extent - 1) * dim.stride;
-        const int64_t bytes = (last + 1) * 4 + (step.tiles - 1) * arg.tile_stride;
+        const int64_t bytes = (last + 1) * 4 + (strip < 0 ? step.tiles - 1 : 0) * arg.tile_stride;
+        if (strip >= 0) arg.offset += strip * arg.tile_stride;
         if (!arg.block_stride) return {{arg.offset, arg.offset + bytes}};
         EXPECT_LE(bytes, arg.block_stride) << "a block reaches into the next";
         std::vector<Range> result;
@@ -103,13 +119,12 @@ struct Walk {
     }
 
     // The first node in time that is not done yet and makes such a step; -1: a copy of an assigned value.
-    int node_of(const PlanStep &step) {
-        auto found = makers.find(step_key(step.layer, step.kernel));
-        if (found == makers.end() || found->second.empty()) return -1;
-        const size_t node = found->second.back();
-        found->second.pop_back();
-        done[node] = true;
-        return int(node);
+    int node_of(const PlanStep &step, int64_t strips) {
+        std::vector<size_t> &nodes = makers[step_key(step.layer, step.kernel, strips)];
+        while (!nodes.empty() && done[nodes.back()]) nodes.pop_back();
+        if (nodes.empty()) return -1;
+        done[nodes.back()] = true;
+        return int(nodes.back());
     }
 
     static bool has_memory(cryo_region region) {
@@ -117,14 +132,27 @@ struct Walk {
                region == CRYO_REGION_PREPARED;
     }
 
+    int64_t element_bytes(ValueId value) const { return graph.shape(value).batched() ? context.lanes * 4 : 4; }
+
     // A value, or its part of one block, by that block alone; -1: by others too.
     void access(cryo_region region, Range bytes, ValueId value, bool write, int block = -1) {
-        const int64_t size = graph.shape(value).batched() ? context.lanes * 4 : 4;
-        ASSERT_EQ(bytes.end - bytes.begin, graph.shape(value).elements() * size) << "%" << value;
+        ASSERT_EQ(bytes.end - bytes.begin, graph.shape(value).elements() * element_bytes(value)) << "%" << value;
+        access_parts(region, bytes, value, parts[size_t(value)], write, block);
+    }
+
+    // One of so many strips of it.
+    void access_strip(cryo_region region, Range bytes, ValueId value, bool write, int block, int64_t strip,
+                      int64_t strips) {
+        const int64_t elements = graph.shape(value).elements() / strips;
+        ASSERT_EQ(bytes.end - bytes.begin, elements * element_bytes(value)) << "%" << value;
+        access_parts(region, bytes, value, cut(parts[size_t(value)], strip * elements, elements), write, block);
+    }
+
+    void access_parts(cryo_region region, Range bytes, ValueId value, const Parts &pieces, bool write, int block) {
         int64_t at = bytes.begin;
-        for (const Part &part : parts[size_t(value)]) {
-            const Range piece{at, at + part.count * size};
-            const Label label{part.value, at - part.from * size};
+        for (const Part &part : pieces) {
+            const Range piece{at, at + part.count * element_bytes(value)};
+            const Label label{part.value, at - part.from * element_bytes(value)};
             if (region == CRYO_REGION_ARENA) touched.insert({piece, label, block});
             if (write)
                 memory[region].write(piece, label);
@@ -136,29 +164,39 @@ struct Walk {
         EXPECT_EQ(at, bytes.end) << "%" << value;
     }
 
-    void read_or_write(const PlanStep &step, const PlanArg &arg, ValueId value, bool write, bool all_blocks = false,
-                       bool by_block = false) {
+    struct Call {
+        bool by_block = false;
+        int64_t strip = -1; // -1: all of the step's calls
+    };
+
+    void read_or_write(const PlanStep &step, const PlanArg &arg, const KernelArg &made, ValueId value, bool write,
+                       Call call) {
         // Parts of a concat begin with any element, which is one vector.
         const int64_t vector = std::min<int64_t>(context.lanes * 4, CRYO_ALIGNMENT);
         EXPECT_EQ(arg.offset % (graph.shape(value).batched() ? vector : CRYO_ALIGNMENT), 0);
-        int block = by_block && arg.block_stride ? 0 : -1;
-        for (const Range &bytes : ranges(step, arg, all_blocks)) {
+        const bool of_strip = call.strip >= 0 && made.tile_stride != 0;
+        int block = call.by_block && arg.block_stride ? 0 : -1;
+        for (const Range &bytes : ranges(step, arg, made.all_blocks, call.strip)) {
             check_inside(arg, bytes);
-            if (has_memory(arg.region)) access(arg.region, bytes, value, write, block);
+            if (!has_memory(arg.region)) continue;
+            if (of_strip)
+                access_strip(arg.region, bytes, value, write, block, call.strip, step.tiles);
+            else
+                access(arg.region, bytes, value, write, block);
             if (block >= 0) block++;
         }
     }
 
-    void run(const PlanStep &step, bool by_block) {
+    // index: its node; -1: none.
+    void run(const PlanStep &step, int index, Call call) {
         SCOPED_TRACE(step_key(step.layer, step.kernel));
-        int index = node_of(step);
         if (index < 0) {
             ASSERT_EQ(step.args.size(), 2u) << "a step of no node";
             copy(step);
             return;
         }
         const Node &node = graph.nodes[size_t(index)];
-        Kernel kernel = node.op->kernel(graph, node, context);
+        const Kernel kernel = strip_kernel(graph, node, context, call.strip < 0 ? 1 : step.tiles);
         ASSERT_EQ(kernel.args.size(), step.args.size());
         for (bool write : {false, true})
             for (size_t i = 0; i < step.args.size(); i++) {
@@ -166,8 +204,27 @@ struct Walk {
                 if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
                 if ((arg.kind == KernelArg::output) != write) continue;
                 ValueId v = (write ? node.outputs : node.inputs).at(size_t(arg.index));
-                read_or_write(step, step.args[i], v, write, arg.all_blocks, by_block);
+                read_or_write(step, step.args[i], arg, v, write, call);
             }
+    }
+
+    // Those that go in strips, as the runtime does: all of them for the last strip, then for the one before it.
+    void run_block_steps(const std::vector<PlanStep> &steps) {
+        for (size_t first = 0, end = 0; first < steps.size(); first = end) {
+            end = first + size_t(steps[first].strip_steps);
+            ASSERT_LE(end, steps.size());
+            std::vector<int> nodes;
+            for (size_t s = first; s < end; s++) {
+                EXPECT_EQ(steps[s].tiles, steps[first].tiles);
+                EXPECT_EQ(steps[s].strip_steps, s == first ? int64_t(end - first) : 1);
+                nodes.push_back(node_of(steps[s], steps[s].tiles));
+            }
+            const bool in_strips = steps[first].tiles > 1;
+            strips_walked += in_strips;
+            for (int64_t strip = in_strips ? steps[first].tiles - 1 : -1; strip >= (in_strips ? 0 : -1); strip--)
+                for (size_t s = first; s < end; s++)
+                    run(steps[s], nodes[s - first], {.by_block = true, .strip = strip});
+        }
     }
 
     // To the state that lies there.
@@ -176,8 +233,8 @@ struct Walk {
             if (node.op != find_op("assign")) continue;
             Range place = place_of(graph.producer(node.inputs[0])), to = ranges(step, step.args[1], false)[0];
             if (step.args[1].region != CRYO_REGION_PARAMETERS || place.begin != to.begin) continue;
-            read_or_write(step, step.args[0], node.inputs[1], false);
-            read_or_write(step, step.args[1], node.inputs[1], true);
+            read_or_write(step, step.args[0], {}, node.inputs[1], false, {});
+            read_or_write(step, step.args[1], {}, node.inputs[1], true, {});
             return;
         }
         ADD_FAILURE() << "a copy to no state";
@@ -186,8 +243,9 @@ struct Walk {
     void run() {
         for (const PlanPhase &phase : plan.phases) {
             touched.clear();
-            for (const std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
-                for (const PlanStep &step : *steps) run(step, steps == &phase.block);
+            run_block_steps(phase.block);
+            for (const std::vector<PlanStep> *steps : {&phase.tile, &phase.tail})
+                for (const PlanStep &step : *steps) run(step, node_of(step, 1), {});
             // Blocks and tiles run in any order, so values of one phase must lie apart, but for those of one block,
             // whose steps follow each other.
             for (auto a = touched.begin(); a != touched.end(); a++)
@@ -235,6 +293,7 @@ template <class F> void each_plan(F f) {
         for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer})
             for (double momentum : {0.0, 0.9})
                 for (KernelContext context : {KernelContext{16, 256}, KernelContext{16, 17}, KernelContext{8, 17},
+                                              KernelContext{.lanes = 8, .max_batch = 17, .strip_bytes = 2048},
                                               KernelContext{.lanes = 4, .max_batch = 9, .processors = 8}}) {
                     SCOPED_TRACE(entry.name + "." + mode_name(mode) + ", batch " + std::to_string(context.max_batch));
                     auto network = entry.build();
@@ -249,7 +308,7 @@ TEST(Plan, EveryReadFindsWhatWasWrittenForIt) {
 }
 
 TEST(Plan, OfRandomNetworks) {
-    int plans = 0, concats = 0, slices = 0;
+    int plans = 0, concats = 0, slices = 0, strips = 0;
     for (uint64_t seed = 0; seed < 250; seed++) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         std::unique_ptr<Network> network;
@@ -258,10 +317,13 @@ TEST(Plan, OfRandomNetworks) {
         } catch (const CompileError &) { continue; } // a window that does not fit
         const int64_t lanes = std::array{16, 8, 4}[seed % 3];
         for (KernelContext context : {KernelContext{lanes, 2 * lanes + 1}, KernelContext{lanes, 1},
+                                      KernelContext{.lanes = lanes, .max_batch = 2 * lanes, .strip_bytes = 1},
                                       KernelContext{.lanes = lanes, .max_batch = lanes + 1, .processors = 16}})
             for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer}) {
                 Planned planned(*network, mode, network->optimizer(), context);
-                Walk(planned.graph, planned.plan, planned.parameters, context).run();
+                Walk walk(planned.graph, planned.plan, planned.parameters, context);
+                walk.run();
+                strips += walk.strips_walked;
                 plans++;
                 for (const Node &node : planned.graph.nodes) {
                     concats += node.op->place == Place::around;
@@ -270,43 +332,88 @@ TEST(Plan, OfRandomNetworks) {
             }
         if (HasFailure()) FAIL() << print(network->graph());
     }
-    std::printf("random networks: %d plans walked, %d concats, %d slices\n", plans, concats, slices);
+    std::printf("random networks: %d plans walked, %d concats, %d slices, %d times strips\n", plans, concats, slices,
+                strips);
     EXPECT_GT(plans, 1000);
     EXPECT_GT(concats, 100);
     EXPECT_GT(slices, 50);
+    EXPECT_GT(strips, 200);
 }
 
-// A walk of a plan with any of its arguments one vector off finds it.
+// Of a depthwise convolution between two others.
+std::unique_ptr<Network> separable_network() {
+    auto network = std::make_unique<Network>("separable");
+    Value x = conv2d(network->input("image", {2, 5, 4}), {.channels = 6, .window = 1});
+    x = relu6(batch_norm(conv2d(relu6(batch_norm(x)), {.channels = 6, .window = 3, .padding = 1, .groups = 6})));
+    network->classify(linear(flatten(conv2d(x, {.channels = 2, .window = 1})), {.units = 3}));
+    return network;
+}
+
+// A walk of a plan with any of its arguments one vector off, or of its strips, finds it.
 TEST(Plan, WrongPlansAreFound) {
-    Network network("branches");
-    Value x = conv2d(network.input("image", {2, 5, 4}), {.channels = 3, .window = 3, .padding = 1});
+    Network branches("branches");
+    Value x = conv2d(branches.input("image", {2, 5, 4}), {.channels = 3, .window = 3, .padding = 1});
     for (int channels : {2, 1}) x = concat({x, conv2d(relu(batch_norm(x)), {.channels = channels, .window = 1})});
-    network.classify(linear(flatten(x), {.units = 3}));
-    const KernelContext context{8, 17};
-    Planned planned(network, Mode::train, {.momentum = 0.9}, context);
-    auto failures = [&] {
-        testing::TestPartResultArray results;
-        testing::ScopedFakeTestPartResultReporter reporter(
-            testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
-        Walk(planned.graph, planned.plan, planned.parameters, context).run();
-        return results.size();
-    };
-    EXPECT_EQ(failures(), 0);
-    int wrong = 0;
-    for (PlanPhase &phase : planned.plan.phases)
-        for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
-            for (PlanStep &step : *steps)
-                for (size_t i = 0; i < step.args.size(); i++) {
-                    PlanArg &arg = step.args[i];
-                    if (arg.kind != CRYO_ARG_BUFFER || !Walk::has_memory(arg.region)) continue;
-                    for (int64_t by : {-32, 32, 64}) {
-                        arg.offset += by;
-                        EXPECT_GT(failures(), 0) << step.layer << ": " << step.kernel.key() << ", argument " << i;
-                        arg.offset -= by;
-                        wrong++;
+    branches.classify(linear(flatten(x), {.units = 3}));
+    const std::unique_ptr<Network> separable = separable_network();
+    int wrong = 0, wrong_strips = 0;
+    for (const Network *network : {&std::as_const(branches), &std::as_const(*separable)}) {
+        const KernelContext context{.lanes = 8, .max_batch = 17, .strip_bytes = 1024};
+        Planned planned(*network, Mode::train, {.momentum = 0.9}, context);
+        auto failures = [&] {
+            testing::TestPartResultArray results;
+            testing::ScopedFakeTestPartResultReporter reporter(
+                testing::ScopedFakeTestPartResultReporter::INTERCEPT_ONLY_CURRENT_THREAD, &results);
+            Walk(planned.graph, planned.plan, planned.parameters, context).run();
+            return results.size();
+        };
+        EXPECT_EQ(failures(), 0);
+        for (PlanPhase &phase : planned.plan.phases)
+            for (std::vector<PlanStep> *steps : {&phase.block, &phase.tile, &phase.tail})
+                for (PlanStep &step : *steps)
+                    for (size_t i = 0; i < step.args.size(); i++) {
+                        PlanArg &arg = step.args[i];
+                        if (arg.kind != CRYO_ARG_BUFFER || !Walk::has_memory(arg.region)) continue;
+                        const std::string what =
+                            step.layer + ": " + step.kernel.key() + ", argument " + std::to_string(i);
+                        for (int64_t by : {-32, 32, 64}) {
+                            arg.offset += by;
+                            EXPECT_GT(failures(), 0) << what;
+                            arg.offset -= by;
+                            wrong++;
+                        }
+                        if (step.tiles == 1 || arg.tile_stride == 0) continue;
+                        arg.tile_stride += 32;
+                        EXPECT_GT(failures(), 0) << what << ", strips too far apart";
+                        arg.tile_stride -= 32;
+                        wrong_strips++;
                     }
-                }
-    EXPECT_GT(wrong, 200);
+    }
+    EXPECT_GT(wrong, 400);
+    EXPECT_GT(wrong_strips, 20);
+}
+
+// What the steps of a strip hand to each other, and to nobody else, lies in scratch for one strip of a block.
+TEST(Plan, StripsAreAsLargeAsMayBe) {
+    const std::unique_ptr<Network> network = separable_network();
+    const int64_t channel = 5 * 4 * 8 * 4; // bytes, of a block
+    for (int64_t channels : {1, 2, 3, 6}) {
+        const KernelContext context{.lanes = 8, .max_batch = 17, .strip_bytes = 8 * channels * channel};
+        int steps = 0, handed = 0;
+        for (const PlanPhase &phase : Planned(*network, Mode::train, {}, context).plan.phases)
+            for (const PlanStep &step : phase.block) {
+                if (step.tiles == 1) continue;
+                steps++;
+                EXPECT_LE(step.tiles, 6 / channels) << step.kernel.key();
+                for (const PlanArg &arg : step.args)
+                    if (arg.kind == CRYO_ARG_BUFFER && arg.region == CRYO_REGION_SCRATCH) {
+                        EXPECT_EQ(arg.tile_stride, 0) << step.kernel.key();
+                        handed++;
+                    }
+            }
+        EXPECT_EQ(steps > 0, channels < 6) << channels;
+        EXPECT_EQ(handed > 3, channels < 6) << channels;
+    }
 }
 
 TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {

@@ -211,7 +211,7 @@ inline const cryo_arg unpack_args[] = {y_arg, output_arg};
 
 template <size_t n>
 cryo_step step(cryo_kernel kernel, const char *name, const char *key, const cryo_arg (&args)[n], int64_t tiles = 1) {
-    return {kernel, name, key, args, int64_t(n), tiles, 0, 10, 100, 1};
+    return {kernel, name, key, args, int64_t(n), tiles, 0, 1, 10, 100, 1};
 }
 
 inline const cryo_step train_0[] = {step(pack, "0", "pack c=3", pack_args), step(stats, "1", "stats c=3", stats_args)};

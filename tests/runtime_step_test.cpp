@@ -168,10 +168,51 @@ int tile_result(void **argv) { // valid, block, tile, result (V), of one class
 const cryo_arg tile_args[] = {valid_arg, block_arg, arg(CRYO_ARG_TILE),
                               arg(CRYO_REGION_ARENA, result, 1, y_dims, result_block, lanes * 4)};
 const cryo_arg rows_args[] = {result_arg, output_arg};
-const cryo_step in_tiles[] = {{tile_result, "2", "tile_result", tile_args, 4, classes, 1, 0, 0, 1}};
+const cryo_step in_tiles[] = {{tile_result, "2", "tile_result", tile_args, 4, classes, 1, 1, 0, 0, 1}};
 const cryo_step to_rows[] = {step(unpack, "output", "unpack k=2", rows_args)};
 
+// Strips of a block, of one class each: the first step leaves them in the same place, from which the second one takes
+// them.
+int copy_strip(void **argv) { // from (V), to (V)
+    enter();
+    for (int v = 0; v < lanes; v++) at(argv, 1, v) = at(argv, 0, v);
+    return 0;
+}
+const cryo_arg strip_arg = arg(CRYO_REGION_SCRATCH, scratch_y, 1, y_dims);
+const cryo_arg make_args[] = {valid_arg, block_arg, arg(CRYO_ARG_TILE), strip_arg};
+const cryo_arg take_args[] = {strip_arg, arg(CRYO_REGION_ARENA, result, 1, y_dims, result_block, lanes * 4)};
+const cryo_step in_strips[] = {{tile_result, "2", "make_strip", make_args, 4, classes, 0, 2, 0, 0, 1},
+                               {copy_strip, "3", "copy_strip", take_args, 2, classes, 0, 1, 0, 0, 1},
+                               step(unpack, "output", "unpack k=2", rows_args)};
+
+// The number of a sample's block and of a class, of so many samples.
+void expect_numbers(Model &model, const Batch &batch, int count) {
+    std::vector<float> outputs(max_batch * classes, -1.0f);
+    ASSERT_EQ(cryo_infer(model, batch.images.data(), count, outputs.data()), CRYO_OK) << model.error();
+    for (int n = 0; n < max_batch; n++)
+        for (int k = 0; k < classes; k++)
+            EXPECT_EQ(outputs[size_t(n * classes + k)], n < count ? float(10 * (n / lanes) + k) : -1.0f) << n;
+}
+
 } // namespace
+
+TEST(RuntimeStep, StripsOfABlock) {
+    cryo_phase phase = {in_strips, 3, nullptr, 0, nullptr, 0};
+    Program program;
+    program.infer.phases = &phase;
+    program.infer.arena_bytes = arena_bytes;
+    Batch batch(max_batch);
+    for (int threads : {1, 2, 8}) {
+        Model model(program, threads);
+        for (int count : {1, lanes, lanes + 1, max_batch}) expect_numbers(model, batch, count);
+        ASSERT_EQ(cryo_set_check_finite(model, 1), CRYO_OK);
+        fail_block = 1;
+        std::vector<float> outputs(max_batch * classes);
+        EXPECT_EQ(cryo_infer(model, batch.images.data(), max_batch, outputs.data()), CRYO_NOT_FINITE);
+        EXPECT_EQ(model.error(), "layer '2', kernel 'make_strip': a NaN in the result of samples 4 to 7");
+        fail_block = -1;
+    }
+}
 
 TEST(RuntimeStep, TilesOfEachBlock) {
     std::array<cryo_phase, 2> phases = {{{nullptr, 0, in_tiles, 1, nullptr, 0}, {to_rows, 1, nullptr, 0, nullptr, 0}}};
@@ -182,13 +223,7 @@ TEST(RuntimeStep, TilesOfEachBlock) {
     Batch batch(max_batch);
     for (int threads : {1, 2, 8}) {
         Model model(program, threads);
-        for (int count : {1, lanes, lanes + 1, max_batch}) {
-            std::vector<float> outputs(max_batch * classes, -1.0f);
-            ASSERT_EQ(cryo_infer(model, batch.images.data(), count, outputs.data()), CRYO_OK) << model.error();
-            for (int n = 0; n < max_batch; n++)
-                for (int k = 0; k < classes; k++)
-                    EXPECT_EQ(outputs[n * classes + k], n < count ? float(10 * (n / lanes) + k) : -1.0f) << n;
-        }
+        for (int count : {1, lanes, lanes + 1, max_batch}) expect_numbers(model, batch, count);
         ASSERT_EQ(cryo_set_check_finite(model, 1), CRYO_OK);
         fail_block = 2;
         std::vector<float> outputs(max_batch * classes);

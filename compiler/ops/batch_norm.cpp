@@ -146,7 +146,8 @@ static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &c
                   .parameters = {{"c", text(x[1])}, {"h", text(h)}, {"w", text(w)}},
                   .args = {{.kind = KernelArg::valid, .extents = {}},
                            {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
-                           {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}}};
+                           {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}},
+                  .channels = x[1]};
     if (const int64_t tiles = block_tiles(x[1], context.lanes, context)) {
         tile_block(kernel, tiles);
         kernel.parameters["c"] = text(x[1] / tiles);

@@ -15,12 +15,11 @@ static std::vector<ValueType> infer(const Graph &, const Node &node) {
     return types;
 }
 
-// The dimension of channels, counted from the last one (1): that of [n, c], [n, c, h, w] and sums over their blocks, to
-// which whole values broadcast.
+// The dimension of channels, counted from the last one (1): that of [n, c], [n, c, h, w] and of a block's sums over
+// them, [b, c] and [b, c, 1, 1], to which whole values broadcast.
 static size_t channel_dimension(const Shape &result) {
-    if (!result.per_block()) return 0;
-    const size_t rank = result.rank() - (result[0] == Shape::blocks);
-    return rank == 2 || rank == 4 ? rank - 1 : 0;
+    const size_t rank = size_t(result.rank());
+    return result.per_block() && (rank == 2 || rank == 4) ? rank - 1 : 0;
 }
 static int64_t channels_of(const Shape &shape, size_t dimension) {
     return size_t(shape.rank()) < dimension ? 1 : shape.dims[size_t(shape.rank()) - dimension];
@@ -44,7 +43,8 @@ static int64_t common_channels(const Graph &graph, const Node &node, size_t dime
 static void cut_channels(Kernel &kernel, const Graph &graph, const Node &node, const KernelContext &context) {
     const size_t dimension = channel_dimension(graph.shape(node.outputs[0]));
     const int64_t channels = common_channels(graph, node, dimension);
-    const int64_t tiles = block_tiles(channels, context.lanes, context);
+    kernel.channels = channels;
+    const int64_t tiles = channels ? block_tiles(channels, context.lanes, context) : 0;
     if (!tiles) return;
     tile_block(kernel, tiles);
     std::string &program = kernel.parameters.at("program");

@@ -1,0 +1,96 @@
+#include "strips.h"
+
+#include <algorithm>
+#include <set>
+
+namespace cryolite {
+
+namespace {
+
+ValueId value_of(const Node &node, const KernelArg &arg) {
+    if (arg.kind == KernelArg::input) return node.inputs.at(size_t(arg.index));
+    return arg.kind == KernelArg::output ? node.outputs.at(size_t(arg.index)) : no_value;
+}
+
+struct Finder {
+    const Graph &graph;
+    const std::vector<int> &steps;
+    const std::vector<View> &views;
+    const KernelContext &context;
+    std::vector<int64_t> channels = {}; // by step: 0 where its kernel can make no strips
+
+    const Node &node(size_t step) const { return graph.nodes[size_t(steps[step])]; }
+    Kernel kernel(size_t step, int64_t strips) const { return strip_kernel(graph, node(step), context, strips); }
+    ValueId root(ValueId v) const { return views[size_t(v)].root; }
+
+    // Of a block, as the arguments of a step see them: whole for every strip, or a range of each.
+    std::set<ValueId> block_values(size_t step, bool whole) const {
+        std::set<ValueId> result;
+        const Kernel cut = kernel(step, channels[step]);
+        for (const KernelArg &arg : cut.args) {
+            const ValueId v = value_of(node(step), arg);
+            if (v != no_value && graph.shape(v).per_block() && (arg.tile_stride == 0) == whole) result.insert(root(v));
+        }
+        return result;
+    }
+
+    void find_channels() {
+        for (size_t step = 0; step < steps.size(); step++) channels.push_back(kernel(step, 1).channels);
+    }
+
+    // The end of the steps from `first` on that can go together: each reads of the others' results its strip alone.
+    size_t end_from(size_t first) const {
+        std::set<ValueId> made;
+        size_t end = first;
+        for (; end < steps.size() && channels[end] == channels[first]; end++) {
+            const std::set<ValueId> whole = block_values(end, true);
+            if (std::ranges::any_of(whole, [&](ValueId v) { return made.count(v) > 0; })) break;
+            for (ValueId v : node(end).outputs) made.insert(root(v));
+        }
+        return end;
+    }
+
+    // 1: the steps have nothing to do with each other, or what they touch stays in cache without strips.
+    int64_t count(size_t first, size_t end) const {
+        std::set<ValueId> touched;
+        bool related = false;
+        for (size_t step = first; step < end; step++)
+            for (ValueId v : block_values(step, false)) related |= !touched.insert(v).second;
+        int64_t sum = 0;
+        for (ValueId v : touched) sum += bytes_of(graph, v, context);
+        int64_t strips = 1;
+        while (related && strips < channels[first] &&
+               (channels[first] % strips != 0 || sum / strips > context.strip_bytes))
+            strips++;
+        return strips;
+    }
+};
+
+} // namespace
+
+int64_t bytes_of(const Graph &graph, ValueId v, const KernelContext &context) {
+    constexpr int64_t element_bytes = 4; // of either type
+    const Shape &shape = graph.shape(v);
+    return shape.elements() * (shape.batched() ? context.lanes : 1) * element_bytes;
+}
+
+Kernel strip_kernel(const Graph &graph, const Node &node, KernelContext context, int64_t strips) {
+    context.strips = strips;
+    return node.op->kernel(graph, node, context);
+}
+
+std::vector<Strips> find_strips(const Graph &graph, const std::vector<int> &steps, const std::vector<View> &views,
+                                const KernelContext &context) {
+    std::vector<Strips> result;
+    if (context.device || context.vector) return result;
+    Finder finder{graph, steps, views, context};
+    finder.find_channels();
+    for (size_t first = 0, end = 0; first < steps.size(); first = end) {
+        end = finder.channels[first] ? finder.end_from(first) : first + 1;
+        if (end - first < 2) continue;
+        if (const int64_t count = finder.count(first, end); count > 1) result.push_back({first, end, count});
+    }
+    return result;
+}
+
+} // namespace cryolite
