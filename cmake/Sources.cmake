@@ -84,9 +84,6 @@ set(compiler_sources
     compiler/graph.cpp
     compiler/header.cpp
     compiler/in_place.cpp
-    compiler/step_order.cpp
-    compiler/storage.cpp
-    compiler/strips.cpp
     compiler/initializer.cpp
     compiler/interpret.cpp
     compiler/jit.cpp
@@ -134,7 +131,10 @@ set(compiler_sources
     compiler/program_text.cpp
     compiler/schedule_database.cpp
     compiler/schedules.cpp
+    compiler/step_order.cpp
+    compiler/storage.cpp
     compiler/stored.cpp
+    compiler/strips.cpp
     compiler/text.cpp
     compiler/times.cpp
     compiler/tune/child.cpp

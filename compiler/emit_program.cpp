@@ -118,7 +118,7 @@ struct Tables {
                                integer(p.arena_bytes), integer(p.scratch_bytes), integer(p.loss_offset),
                                integer(p.correct_offset), integer(p.min_batch),
                                p.min_batch_layer.empty() ? null() : text(p.min_batch_layer), integer(p.prepared_phases),
-                               integer(p.prepared_bytes)}));
+                               integer(p.prepared_bytes), integer(p.strip_tasks)}));
         }
         return null();
     }

@@ -74,6 +74,10 @@ struct KernelContext {
     std::shared_ptr<Choices> choices = {}; // what was found to be better than a model's answer; null: models decide
     size_t choose(const Decision &decision) const { return choices ? choices->choose(decision) : decision.usual; }
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }
+    // Whether blocks are too few to keep the processors busy: then tasks are tiles and strips of blocks, so many of
+    // each.
+    bool has_few_blocks() const { return !device && !vector && max_blocks() < processors; }
+    int64_t tasks_of_block() const { return has_few_blocks() ? 2 * processors / max_blocks() : 1; }
 };
 
 // One test and bench case of an op: inputs by shape, attributes, and where the inputs' values lie. Shapes and

@@ -162,6 +162,7 @@ Plan make_plan(const Graph &graph, Mode mode, const ParameterTable &parameters, 
     planner.plan.mode = mode;
     planner.plan.one = context.vector > 0;
     planner.plan.lanes = context.lanes;
+    planner.plan.strip_tasks = context.has_few_blocks();
     planner.plan.prepared_phases = order.prepared_phases;
     planner.plan.prepared_bytes = storages.prepared_bytes;
     planner.plan.arena_bytes = storages.arena_bytes;

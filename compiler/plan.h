@@ -42,6 +42,7 @@ struct Plan {
     const char *name() const { return one ? "infer_one" : mode_name(mode); }
     int64_t arena_bytes = 0, arena_peak = 0; // the peak is what the lifetimes need at least
     int64_t scratch_bytes = 0;
+    bool strip_tasks = false;                        // strips are tasks, not blocks
     int64_t prepared_phases = 0, prepared_bytes = 0; // run when parameters or states changed; what they leave
     int64_t loss_offset = -1, correct_offset = -1;
     int64_t min_batch = 1;

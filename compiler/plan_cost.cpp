@@ -52,7 +52,8 @@ double seconds_of(const Plan &plan, int64_t blocks, int64_t threads) {
     const auto each_step = [&](auto act) { // with how many blocks a call has, and how many threads
         for (size_t p = size_t(plan.prepared_phases); p < plan.phases.size(); p++) {
             const PlanPhase &phase = plan.phases[p];
-            for (const PlanStep &step : phase.block) act(step, int64_t(1), int64_t(1));
+            for (const PlanStep &step : phase.block)
+                act(step, int64_t(1), plan.strip_tasks ? std::min(step.tiles, threads) : int64_t(1));
             for (const PlanStep &step : phase.tile)
                 act(step, step.of_block ? 1 : blocks, std::min(step.tiles, threads));
             for (const PlanStep &step : phase.tail) act(step, blocks, std::min(step.tiles, threads));

@@ -29,6 +29,7 @@ static std::string step_text(const char *space, const PlanStep &step) {
 std::string print(const Plan &plan) {
     std::string text = fmt::format("plan {}: arena {} bytes (at least {}), scratch {} bytes a thread", plan.name(),
                                    plan.arena_bytes, plan.arena_peak, plan.scratch_bytes);
+    if (plan.strip_tasks) text += ", strips are tasks";
     if (plan.prepared_phases) text += fmt::format(", prepared {} bytes", plan.prepared_bytes);
     text += "\n";
     for (size_t p = 0; p < plan.phases.size(); p++) {

@@ -195,7 +195,7 @@ struct Placer {
             } else if (context.device) {
                 const int64_t copies = per_block ? context.max_blocks() : 1;
                 shared.add(v, {copies * bytes(v), l.first_step, l.last_step});
-            } else if (per_block && l.local) {
+            } else if (per_block && l.local && (!context.has_few_blocks() || strips_around(v))) {
                 scratch.add(v, scratch_life(v));
             } else {
                 (per_block ? blocks : shared).add(v, {bytes(v), l.first_phase, l.last_phase});

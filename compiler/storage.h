@@ -1,9 +1,9 @@
 // Where every value of a plan lies.
 //
 // Block-level values that only their own phase reads lie in scratch, one copy a thread, and those that only the steps
-// of one strip read, one strip of them (strips.h); all others in the arena, batch-wide. The arena's lifetimes count
-// phases, scratch's count steps inside a phase. On a device a step is a launch for all blocks, after all steps before
-// it: everything lies in the arena, and lifetimes count steps.
+// of one strip read, one strip of them (strips.h); all others in the arena, batch-wide. Where strips are tasks, only
+// the latter lie in scratch. The arena's lifetimes count phases, scratch's count steps inside a phase. On a device a
+// step is a launch for all blocks, after all steps before it: everything lies in the arena, and lifetimes count steps.
 #ifndef CRYOLITE_STORAGE_H
 #define CRYOLITE_STORAGE_H
 

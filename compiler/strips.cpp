@@ -7,6 +7,9 @@ namespace cryolite {
 
 namespace {
 
+// Of what a task touches: some microseconds of work.
+constexpr int64_t least_task_bytes = 32 << 10;
+
 ValueId value_of(const Node &node, const KernelArg &arg) {
     if (arg.kind == KernelArg::input) return node.inputs.at(size_t(arg.index));
     return arg.kind == KernelArg::output ? node.outputs.at(size_t(arg.index)) : no_value;
@@ -40,6 +43,7 @@ struct Finder {
 
     // The end of the steps from `first` on that can go together: each reads of the others' results its strip alone.
     size_t end_from(size_t first) const {
+        if (channels[first] <= 1) return first + 1;
         std::set<ValueId> made;
         size_t end = first;
         for (; end < steps.size() && channels[end] == channels[first]; end++) {
@@ -50,7 +54,8 @@ struct Finder {
         return end;
     }
 
-    // 1: the steps have nothing to do with each other, or what they touch stays in cache without strips.
+    // 1: the steps have nothing to do with each other, or what they touch stays in cache without strips; unless these
+    // are tasks.
     int64_t count(size_t first, size_t end) const {
         std::set<ValueId> touched;
         bool related = false;
@@ -58,10 +63,12 @@ struct Finder {
             for (ValueId v : block_values(step, false)) related |= !touched.insert(v).second;
         int64_t sum = 0;
         for (ValueId v : touched) sum += bytes_of(graph, v, context);
+        const int64_t tasks = std::min(context.tasks_of_block(), sum / least_task_bytes);
+        const auto too_few = [&](int64_t strips) {
+            return strips < tasks || (related && sum / strips > context.strip_bytes);
+        };
         int64_t strips = 1;
-        while (related && strips < channels[first] &&
-               (channels[first] % strips != 0 || sum / strips > context.strip_bytes))
-            strips++;
+        while (strips < channels[first] && (channels[first] % strips != 0 || too_few(strips))) strips++;
         return strips;
     }
 };
@@ -86,8 +93,8 @@ std::vector<Strips> find_strips(const Graph &graph, const std::vector<int> &step
     Finder finder{graph, steps, views, context};
     finder.find_channels();
     for (size_t first = 0, end = 0; first < steps.size(); first = end) {
-        end = finder.channels[first] ? finder.end_from(first) : first + 1;
-        if (end - first < 2) continue;
+        end = finder.end_from(first);
+        if (end - first < 2 && !context.has_few_blocks()) continue;
         if (const int64_t count = finder.count(first, end); count > 1) result.push_back({first, end, count});
     }
     return result;

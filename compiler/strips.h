@@ -1,6 +1,6 @@
 // Block steps that go strip by strip: a strip is a range of a block's channels. What one of the steps makes, the next
 // one reads while it is in the core's own cache, although a block's whole value is larger; and what only they read is
-// stored for one strip, not for a block.
+// stored for one strip, not for a block. Where blocks are too few to keep all processors busy, strips are the tasks.
 #ifndef CRYOLITE_STRIPS_H
 #define CRYOLITE_STRIPS_H
 
@@ -10,7 +10,7 @@
 namespace cryolite {
 
 // Of a list of a phase's block steps, those from `first` on, up to `end`: all of them run for one strip before any runs
-// for the next.
+// for the next. A single one only where strips are tasks.
 struct Strips {
     size_t first = 0, end = 0;
     int64_t count = 0; // of strips

@@ -41,7 +41,7 @@ bool Executor::prepare(const cryo_plan &plan, int threads) {
     for (int64_t p = 0; p < plan.phase_count; p++) {
         steps +=
             size_t(plan.phases[p].block_step_count + plan.phases[p].tile_step_count + plan.phases[p].tail_step_count);
-        most_rounds += size_t(plan.phases[p].tail_step_count);
+        most_rounds += size_t(plan.phases[p].block_step_count + plan.phases[p].tail_step_count);
     }
     if (!allocate(entries_, steps) || !allocate(phases_, size_t(plan.phase_count)) || !allocate(rounds_, most_rounds))
         return false;
@@ -71,11 +71,17 @@ void Executor::add_rounds(int phase) {
     Phase &made = phases_[size_t(phase)];
     made.first_round = round_count_;
     auto add = [&](const Round &round) { rounds_[round_count_++] = round; };
-    if (made.block < made.tail) add({phase, made.block < made.tile, false, made.tile, made.tail});
+    const bool whole_blocks = made.block < made.tile && !plan_->strip_tasks;
+    for (size_t s = made.block, end = s; s < made.tile && !whole_blocks; s = end) {
+        end = s + size_t(entries_[s].step->strip_steps);
+        add({.phase = phase, .strips = true, .first = s, .end = end});
+    }
+    if (whole_blocks || made.tile < made.tail)
+        add({.phase = phase, .blocks = whole_blocks, .first = made.tile, .end = made.tail});
     for (size_t s = made.tail, end = s; s < step_count_; s = end) {
         const auto whole = [&](size_t i) { return entries_[i].step->tiles == 1 && !entries_[i].step->of_block; };
         for (end = s + 1; whole(s) && end < step_count_ && whole(end);) end++;
-        add({phase, false, whole(s), s, end});
+        add({.phase = phase, .chain = whole(s), .first = s, .end = end});
     }
 }
 
@@ -184,16 +190,19 @@ void Executor::enter_block(Thread &thread, int64_t block) {
     thread.valid = block == blocks_ - 1 ? last_valid_ : int32_t(lanes_);
 }
 
+// The block steps from `first` on that go in strips together, for one strip.
+bool Executor::run_strip(Thread &thread, size_t first, const uintptr_t *base, int64_t block, int64_t strip) {
+    thread.tile = int32_t(strip);
+    for (size_t s = first, end = first + size_t(entries_[first].step->strip_steps); s < end; s++)
+        if (!call(thread, s, base, block, strip)) return false;
+    return true;
+}
+
 // The last strip first: of what the phase before made of it, most is in cache still.
 bool Executor::run_block_steps(Thread &thread, const Phase &phase, const uintptr_t *base, int64_t block) {
-    for (size_t first = phase.block, end = first; first < phase.tile; first = end) {
-        end = first + size_t(entries_[first].step->strip_steps);
-        for (int64_t strip = entries_[first].step->tiles; strip-- > 0;) {
-            thread.tile = int32_t(strip);
-            for (size_t s = first; s < end; s++)
-                if (!call(thread, s, base, block, strip)) return false;
-        }
-    }
+    for (size_t first = phase.block; first < phase.tile; first += size_t(entries_[first].step->strip_steps))
+        for (int64_t strip = entries_[first].step->tiles; strip-- > 0;)
+            if (!run_strip(thread, first, base, block, strip)) return false;
     return true;
 }
 
@@ -226,6 +235,12 @@ bool Executor::run_chain(Thread &thread, const Round &round) {
 // in cache.
 bool Executor::run_claimed(Thread &thread, const Round &round, int threads, Shares::Claim claim) {
     if (round.chain) return run_chain(thread, round);
+    if (round.strips) {
+        const int64_t task = part_of(tasks_of(round), claim.owner, threads).first + claim.place;
+        const int64_t strips = entries_[round.first].step->tiles, block = task / strips;
+        enter_block(thread, block);
+        return run_strip(thread, round.first, bases(block), block, task % strips);
+    }
     if (round.blocks) {
         const Part blocks = part_of(blocks_, claim.owner, threads);
         const bool backwards = round.phase % 2 == 1;
@@ -241,9 +256,18 @@ bool Executor::run_claimed(Thread &thread, const Round &round, int threads, Shar
     }
 }
 
+int64_t Executor::tasks_of(const Round &round) const {
+    if (round.chain) return 1;
+    if (round.strips) return blocks_ * entries_[round.first].step->tiles;
+    int64_t tasks = round.blocks ? blocks_ : 0;
+    for (size_t s = round.first; s < round.end; s++) tasks += tasks_of(*entries_[s].step);
+    return tasks;
+}
+
 int64_t Executor::share_of(const Round &round, int thread, int threads) const {
     if (thread >= threads) return 0;
     if (round.chain) return thread == 0;
+    if (round.strips) return part_of(tasks_of(round), thread, threads).size();
     int64_t tasks = round.blocks ? part_of(blocks_, thread, threads).size() : 0;
     for (size_t s = round.first; s < round.end; s++)
         tasks += part_of(tasks_of(*entries_[s].step), thread, threads).size();
@@ -251,8 +275,7 @@ int64_t Executor::share_of(const Round &round, int thread, int threads) const {
 }
 
 int Executor::threads_of(const Round &round) const {
-    int64_t tasks = round.chain ? 1 : round.blocks ? blocks_ : 0;
-    for (size_t s = round.first; s < round.end && !round.chain; s++) tasks += tasks_of(*entries_[s].step);
+    const int64_t tasks = tasks_of(round);
     return tasks < threads_count_ ? int(tasks) : threads_count_;
 }
 

@@ -110,9 +110,10 @@ private:
     // What may be done in any order, once the round before it is done.
     struct Round {
         int phase;
-        bool blocks;       // the phase's blocks, all block steps of one at a time
-        bool chain;        // the entries are steps without tiles: one task, which runs them in order
-        size_t first, end; // entries, whose tiles are tasks
+        bool blocks = false;       // the phase's blocks, all block steps of one at a time
+        bool strips = false;       // the entries are block steps that go in strips together: the strips of all blocks
+        bool chain = false;        // the entries are steps without tiles: one task, which runs them in order
+        size_t first = 0, end = 0; // entries; but for strips and a chain their tiles are tasks
     };
     struct Count {
         int64_t calls;
@@ -151,11 +152,13 @@ private:
     void enter_block(Thread &thread, int64_t block);
     bool run_block(Thread &thread, const Phase &phase, int64_t block);
     bool run_block_steps(Thread &thread, const Phase &phase, const uintptr_t *base, int64_t block);
+    bool run_strip(Thread &thread, size_t first, const uintptr_t *base, int64_t block, int64_t strip);
     bool run_tile(Thread &thread, size_t entry, int64_t task);
     bool run_chain(Thread &thread, const Round &round);
     bool run_claimed(Thread &thread, const Round &round, int threads, Shares::Claim claim);
     bool run_round(int thread, const Round &round);
     int64_t tasks_of(const cryo_step &step) const { return step.of_block ? blocks_ * step.tiles : step.tiles; }
+    int64_t tasks_of(const Round &round) const;
     int64_t share_of(const Round &round, int thread, int threads) const;
     int threads_of(const Round &round) const; // that have a share
     const uintptr_t *bases(int64_t block) const { return block == blocks_ - 1 ? regions_.last : regions_.base; }

@@ -83,10 +83,10 @@ typedef struct cryo_step {
     int64_t outputs;     // so many of the arguments, the last ones, are written
 } cryo_step;
 
-// Tasks of a phase are its blocks (each runs all block steps in order) and, of each tile step, its tiles, or those of
-// every block; threads may do them in any order (shares.h). When all are done, the tail steps run in order, each by one
-// thread or, if it has tiles, by all. Then the next phase starts. On a device every step is one launch (for each tile),
-// and launches run in this order.
+// Tasks of a phase are its blocks (each runs all block steps in order; but see cryo_plan.strip_tasks) and, of each tile
+// step, its tiles, or those of every block; threads may do them in any order (shares.h). When all are done, the tail
+// steps run in order, each by one thread or, if it has tiles, by all. Then the next phase starts. On a device every
+// step is one launch (for each tile), and launches run in this order.
 typedef struct cryo_phase {
     const cryo_step *block_steps;
     int64_t block_step_count;
@@ -111,6 +111,8 @@ typedef struct cryo_plan {
     // after a change of those, the others in every run. They have no block steps.
     int64_t prepared_phases;
     int64_t prepared_bytes;
+    int64_t strip_tasks; // 1: a phase's block steps run one after another, or those that go in strips together, each
+                         // with the strips of all blocks as tasks
 } cryo_plan;
 
 // How a parameter starts. Uniform is over [-a, a); normal has mean 0 and standard deviation a; constant is a.

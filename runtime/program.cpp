@@ -79,7 +79,8 @@ cryo_status check_plan(const cryo_program &program, const cryo_plan &plan, Text 
     bool good = plan.mode && within(plan.lanes, 1, 1 << 16) && within(plan.phase_count, 0, 1 << 20) &&
                 (plan.phase_count == 0 || plan.phases) && within(plan.arena_bytes, 0, most) &&
                 within(plan.scratch_bytes, 0, most) && plan.min_batch >= 1 &&
-                within(plan.prepared_phases, 0, plan.phase_count) && within(plan.prepared_bytes, 0, most);
+                within(plan.prepared_phases, 0, plan.phase_count) && within(plan.prepared_bytes, 0, most) &&
+                within(plan.strip_tasks, 0, 1);
     for (int64_t p = 0; good && p < plan.prepared_phases; p++) good = plan.phases[p].block_step_count == 0;
     for (int64_t offset : {plan.loss_offset, plan.correct_offset})
         if (good && offset >= 0) good = offset % 4 == 0 && offset + 4 <= plan.arena_bytes;

@@ -221,9 +221,11 @@ struct Walk {
             }
             const bool in_strips = steps[first].tiles > 1;
             strips_walked += in_strips;
-            for (int64_t strip = in_strips ? steps[first].tiles - 1 : -1; strip >= (in_strips ? 0 : -1); strip--)
+            for (int64_t strip = in_strips ? steps[first].tiles - 1 : -1; strip >= (in_strips ? 0 : -1); strip--) {
                 for (size_t s = first; s < end; s++)
                     run(steps[s], nodes[s - first], {.by_block = true, .strip = strip});
+                if (plan.strip_tasks) memory[CRYO_REGION_SCRATCH] = {}; // another thread makes the next one
+            }
         }
     }
 
@@ -316,9 +318,11 @@ TEST(Plan, OfRandomNetworks) {
             network = grow(random_genome(seed));
         } catch (const CompileError &) { continue; } // a window that does not fit
         const int64_t lanes = std::array{16, 8, 4}[seed % 3];
-        for (KernelContext context : {KernelContext{lanes, 2 * lanes + 1}, KernelContext{lanes, 1},
-                                      KernelContext{.lanes = lanes, .max_batch = 2 * lanes, .strip_bytes = 1},
-                                      KernelContext{.lanes = lanes, .max_batch = lanes + 1, .processors = 16}})
+        for (KernelContext context :
+             {KernelContext{lanes, 2 * lanes + 1}, KernelContext{lanes, 1},
+              KernelContext{.lanes = lanes, .max_batch = 2 * lanes, .strip_bytes = 1},
+              KernelContext{.lanes = lanes, .max_batch = lanes, .processors = 16, .strip_bytes = 1},
+              KernelContext{.lanes = lanes, .max_batch = lanes + 1, .processors = 16}})
             for (Mode mode : {Mode::train, Mode::evaluate, Mode::infer}) {
                 Planned planned(*network, mode, network->optimizer(), context);
                 Walk walk(planned.graph, planned.plan, planned.parameters, context);

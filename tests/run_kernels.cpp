@@ -6,6 +6,7 @@
 #include "jit.h"
 #include "passes.h"
 #include "schedules.h"
+#include "strips.h"
 #include "times.h"
 #include "tune/search.h"
 
@@ -65,6 +66,15 @@ KernelSpec spec_of(const Kernel &kernel, const KernelTarget &target, uint64_t sc
     KernelSpec spec{kernel.generator, kernel.parameters};
     spec.parameters["lanes"] = std::to_string(target.lanes);
     return schedule ? with_knobs(spec, random_knobs(spec, target, schedule)) : spec;
+}
+
+// With many processors blocks go in strips wherever they can, as few as there may be.
+Kernel kernel_of(const Graph &graph, const Node &node, const KernelContext &context) {
+    const int64_t channels = strip_kernel(graph, node, context, 1).channels;
+    int64_t strips = 1;
+    if (context.has_few_blocks() && channels > 1)
+        for (strips = 2; channels % strips != 0;) strips++;
+    return strip_kernel(graph, node, context, strips);
 }
 
 struct Runner {
@@ -294,15 +304,14 @@ struct Runner {
             return;
         }
         if (!node.op->kernel) throw InternalError("fuse left a statement: " + print(graph, node));
-        Kernel kernel = node.op->kernel(graph, node, context);
+        const Kernel kernel = kernel_of(graph, node, context);
         auto function = objects.lookup<cryo_kernel>(kernel_symbol(spec_of(kernel, target, schedule), target) + "_argv");
-        const int64_t tiles = space == Space::block ? 1 : std::max<int64_t>(kernel.tiles, 1);
+        const bool of_block = space == Space::block || kernel.of_block;
+        const int64_t tiles = std::max<int64_t>(kernel.tiles, 1);
         if (target.gpu)
             for (int64_t tile = 0; tile < tiles; tile++) call_device(node, kernel, function, tile);
-        else if (space == Space::block)
-            for (int64_t block = 0; block < blocks(); block++) call(node, kernel, function, block, 0);
         else
-            for (int64_t block = kernel.of_block ? 0 : -1; block < (kernel.of_block ? blocks() : 0); block++)
+            for (int64_t block = of_block ? 0 : -1; block < (of_block ? blocks() : 0); block++)
                 for (int64_t tile = 0; tile < tiles; tile++) call(node, kernel, function, block, tile);
     }
 };
@@ -331,7 +340,7 @@ KernelGraph::KernelGraph(const Graph &graph, const KernelOptions &options) {
     std::set<std::string> known;
     for (const Node &node : compiled_->graph.nodes)
         if (node.op->kernel) {
-            KernelSpec spec = spec_of(node.op->kernel(compiled_->graph, node, context), target, options.schedule);
+            KernelSpec spec = spec_of(kernel_of(compiled_->graph, node, context), target, options.schedule);
             if (known.insert(spec.key()).second) kernels.push_back(spec);
         }
     int cached = 0;
@@ -344,7 +353,7 @@ KernelGraph::~KernelGraph() = default;
 int64_t KernelGraph::lanes() const { return compiled_->context.lanes; }
 bool KernelGraph::has_block_tiles() const {
     return std::any_of(compiled_->graph.nodes.begin(), compiled_->graph.nodes.end(), [&](const Node &node) {
-        return node.op->kernel && node.op->kernel(compiled_->graph, node, compiled_->context).of_block;
+        return node.op->kernel && kernel_of(compiled_->graph, node, compiled_->context).of_block;
     });
 }
 const Graph &KernelGraph::lowered() const { return compiled_->graph; }

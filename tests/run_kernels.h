@@ -17,7 +17,7 @@ struct KernelOptions {
     std::string target = "host"; // a Halide target's name, or "opencl"
     int64_t lanes = 0;           // 0: the target's own
     int64_t max_batch = 64;
-    int64_t processors = 1; // many: blocks in tiles
+    int64_t processors = 1; // many: blocks in tiles and strips
     uint64_t schedule = 0;  // not 0: knobs of the generators at random, from this seed; 0: their own choice
 };
 

@@ -240,10 +240,11 @@ struct Program {
     cryo_phase evaluate_phase = {evaluate_0, 3, nullptr, 0, evaluate_0_tail, 1};
     cryo_phase infer_phase = {infer_0, 3, nullptr, 0, nullptr, 0};
     cryo_plan train = {
-        "train", lanes, train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1", 0, 0};
+        "train", lanes, train_phases.data(), 3, arena_bytes, scratch_bytes, loss_value, correct_value, 2, "1", 0, 0, 0};
     cryo_plan evaluate = {
-        "evaluate", lanes, &evaluate_phase, 1, arena_bytes, scratch_bytes, loss_value, correct_value, 1, nullptr, 0, 0};
-    cryo_plan infer = {"infer", lanes, &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr, 0, 0};
+        "evaluate", lanes, &evaluate_phase, 1, arena_bytes, scratch_bytes, loss_value, correct_value, 1, nullptr, 0,
+        0,          0};
+    cryo_plan infer = {"infer", lanes, &infer_phase, 1, 0, scratch_bytes, -1, -1, 1, nullptr, 0, 0, 0};
     std::array<cryo_parameter, 3> parameters = {
         {{"2.weight", CRYO_ROLE_PARAMETER, weight, 6, 2, weight_shape, CRYO_INIT_UNIFORM, 0.5},
          {"1.total", CRYO_ROLE_STATE, total, 3, 1, total_shape, CRYO_INIT_CONSTANT, 0.25},

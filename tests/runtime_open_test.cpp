@@ -138,6 +138,7 @@ TEST(RuntimeOpen, DamagedProgramsAreFoundAtOpen) {
     EXPECT_EQ(open([](Program &p) { p.train.loss_offset = arena_bytes; }), CRYO_BAD_PROGRAM);
     EXPECT_EQ(open([](Program &p) { p.infer.scratch_bytes = 0; }), CRYO_BAD_PROGRAM);
     EXPECT_EQ(open([](Program &p) { p.train.phase_count = -1; }), CRYO_BAD_PROGRAM);
+    EXPECT_EQ(open([](Program &p) { p.train.strip_tasks = 2; }), CRYO_BAD_PROGRAM);
     EXPECT_EQ(open([](Program &p) {
                   static cryo_step steps[1] = {infer_0[0]};
                   steps[0].kernel = nullptr;

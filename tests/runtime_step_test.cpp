@@ -202,16 +202,19 @@ TEST(RuntimeStep, StripsOfABlock) {
     program.infer.phases = &phase;
     program.infer.arena_bytes = arena_bytes;
     Batch batch(max_batch);
-    for (int threads : {1, 2, 8}) {
-        Model model(program, threads);
-        for (int count : {1, lanes, lanes + 1, max_batch}) expect_numbers(model, batch, count);
-        ASSERT_EQ(cryo_set_check_finite(model, 1), CRYO_OK);
-        fail_block = 1;
-        std::vector<float> outputs(max_batch * classes);
-        EXPECT_EQ(cryo_infer(model, batch.images.data(), max_batch, outputs.data()), CRYO_NOT_FINITE);
-        EXPECT_EQ(model.error(), "layer '2', kernel 'make_strip': a NaN in the result of samples 4 to 7");
-        fail_block = -1;
-    }
+    for (bool tasks : {false, true})
+        for (int threads : {1, 2, 8}) {
+            SCOPED_TRACE(tasks ? "strips are tasks" : "blocks are tasks");
+            program.infer.strip_tasks = tasks;
+            Model model(program, threads);
+            for (int count : {1, lanes, lanes + 1, max_batch}) expect_numbers(model, batch, count);
+            ASSERT_EQ(cryo_set_check_finite(model, 1), CRYO_OK);
+            fail_block = 1;
+            std::vector<float> outputs(max_batch * classes);
+            EXPECT_EQ(cryo_infer(model, batch.images.data(), max_batch, outputs.data()), CRYO_NOT_FINITE);
+            EXPECT_EQ(model.error(), "layer '2', kernel 'make_strip': a NaN in the result of samples 4 to 7");
+            fail_block = -1;
+        }
 }
 
 TEST(RuntimeStep, TilesOfEachBlock) {

@@ -148,11 +148,11 @@ static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &c
                            {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
                            {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}},
                   .channels = x[1]};
-    if (const int64_t tiles = block_tiles(x[1], context.lanes, context)) {
-        tile_block(kernel, tiles);
-        kernel.parameters["c"] = text(x[1] / tiles);
-        cut(kernel.args[1], 3, tiles);
-        cut(kernel.args[2], 1, tiles);
+    if (const int64_t strips = context.strips; strips > 1) {
+        tile_block(kernel, strips);
+        kernel.parameters["c"] = text(x[1] / strips);
+        cut(kernel.args[1], 3, strips);
+        cut(kernel.args[2], 1, strips);
     }
     return kernel;
 }

@@ -103,10 +103,7 @@ KernelArg input_arg(const Graph &graph, const Node &node, int index, const Kerne
 }
 
 int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context) {
-    if (context.strips > 1) return context.strips;
-    const int64_t blocks = context.max_blocks();
-    if (context.device || context.vector || blocks >= context.processors) return 0;
-    for (int64_t tiles = 2 * context.processors / blocks; tiles > 1; tiles--)
+    for (int64_t tiles = context.tasks_of_block(); tiles > 1; tiles--)
         if (extent % tiles == 0 && extent / tiles >= least) return tiles;
     return 0;
 }

@@ -36,28 +36,25 @@ double flops(const Shape &w, const Shape &y, const KernelContext &context) {
 
 void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &n,
                const KernelContext &context) {
-    const int64_t channels = std::stoll(kernel.parameters.at(counter)), of_group = channels / groups(n);
-    if (groups(n) > 1) kernel.channels = groups(n);
-    const int64_t tiles = groups(n) > 1 ? block_tiles(groups(n), (context.lanes + of_group - 1) / of_group, context)
-                                        : block_tiles(channels, context.lanes, context);
-    if (!tiles) return;
-    tile_block(kernel, tiles);
-    auto divide = [&](const char *parameter) {
+    auto divide = [&](const char *parameter, int64_t tiles) {
         std::string &value = kernel.parameters.at(parameter);
         value = text(std::stoll(value) / tiles);
     };
-    if (groups(n) == 1) {
-        divide(counter);
+    if (groups(n) > 1) {
+        kernel.channels = groups(n);
+        if (context.strips == 1) return;
+        tile_block(kernel, context.strips);
+        for (const char *parameter : {"c", "k", "groups"}) divide(parameter, context.strips);
+        for (KernelArg &arg : kernel.args) cut(arg, arg.extents.size() - 1, context.strips);
+    } else if (const int64_t tiles = block_tiles(std::stoll(kernel.parameters.at(counter)), context.lanes, context)) {
+        tile_block(kernel, tiles);
+        divide(counter, tiles);
         for (const ChannelDimension &c : cuts) cut(kernel.args.at(c.arg), c.dimension, tiles);
-    } else {
-        for (const char *parameter : {"c", "k", "groups"}) divide(parameter);
-        for (KernelArg &arg : kernel.args) cut(arg, arg.extents.size() - 1, tiles);
     }
 }
 bool cut_pixels(Kernel &kernel, size_t images, int64_t results, const Shape &x, const Shape &w, const Node &n,
                 const KernelContext &context) {
     const int64_t pixels = x[2] * x[3];
-    if (context.strips > 1) return false;
     if (!by_pixels(w, n) || groups(n) > 1 || pixels * context.lanes < results) return false;
     const int64_t tiles = block_tiles(pixels, most_packed_pixels, context);
     if (!tiles) return false;

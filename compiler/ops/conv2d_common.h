@@ -26,7 +26,7 @@ struct ChannelDimension {
     size_t arg, dimension;
 };
 // Leaves the kernel one tile of a block, where there should be tiles: a range of the channels that the parameter
-// `counter` counts, in these dimensions of the arguments. Of groups, which are the outermost dimension of all.
+// `counter` counts, in these dimensions of the arguments. Of groups, which are the outermost dimension of all, a strip.
 void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &node,
                const KernelContext &context);
 // The same with ranges of pixels instead of channels, where weights are smaller than images: a task then reads its part

@@ -39,23 +39,23 @@ static int64_t common_channels(const Graph &graph, const Node &node, size_t dime
         if (program.find(other) != std::string::npos) return 0;
     return channels;
 }
-// Leaves the kernel a range of the channels, where tiles of a block are to be made.
+// Leaves the kernel a strip of the channels.
 static void cut_channels(Kernel &kernel, const Graph &graph, const Node &node, const KernelContext &context) {
     const size_t dimension = channel_dimension(graph.shape(node.outputs[0]));
     const int64_t channels = common_channels(graph, node, dimension);
     kernel.channels = channels;
-    const int64_t tiles = channels ? block_tiles(channels, context.lanes, context) : 0;
-    if (!tiles) return;
-    tile_block(kernel, tiles);
+    const int64_t strips = context.strips;
+    if (channels == 0 || strips == 1) return;
+    tile_block(kernel, strips);
     std::string &program = kernel.parameters.at("program");
     for (KernelArg &arg : kernel.args) {
         if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
         Shape shape = graph.shape((arg.kind == KernelArg::input ? node.inputs : node.outputs)[size_t(arg.index)]);
         if (channels_of(shape, dimension) != channels) continue;
-        cut(arg, dimension - 1 + shape.batched(), tiles);
+        cut(arg, dimension - 1 + shape.batched(), strips);
         if (arg.kind == KernelArg::output) continue;
         const std::string start = "x" + text(arg.index) + "=input ", whole = bracketed(shape);
-        shape.dims[size_t(shape.rank()) - dimension] /= tiles;
+        shape.dims[size_t(shape.rank()) - dimension] /= strips;
         program.replace(program.find(start) + start.size(), whole.size(), bracketed(shape));
     }
 }
