@@ -7,6 +7,8 @@ set(runtime_sources
     runtime/checkpoint_header.cpp
     runtime/context.cpp
     runtime/executor.cpp
+    runtime/executor_failures.cpp
+    runtime/executor_rounds.cpp
     runtime/file.cpp
     runtime/finite.cpp
     runtime/halide_error.cpp

@@ -66,25 +66,6 @@ bool Executor::prepare(const cryo_plan &plan, int threads) {
     return true;
 }
 
-// A phase's blocks and tiles, then its tail: each step that has tiles, and those between them together.
-void Executor::add_rounds(int phase) {
-    Phase &made = phases_[size_t(phase)];
-    made.first_round = round_count_;
-    auto add = [&](const Round &round) { rounds_[round_count_++] = round; };
-    const bool whole_blocks = made.block < made.tile && !plan_->strip_tasks;
-    for (size_t s = made.block, end = s; s < made.tile && !whole_blocks; s = end) {
-        end = s + size_t(entries_[s].step->strip_steps);
-        add({.phase = phase, .strips = true, .first = s, .end = end});
-    }
-    if (whole_blocks || made.tile < made.tail)
-        add({.phase = phase, .blocks = whole_blocks, .first = made.tile, .end = made.tail});
-    for (size_t s = made.tail, end = s; s < step_count_; s = end) {
-        const auto whole = [&](size_t i) { return entries_[i].step->tiles == 1 && !entries_[i].step->of_block; };
-        for (end = s + 1; whole(s) && end < step_count_ && whole(end);) end++;
-        add({.phase = phase, .chain = whole(s), .first = s, .end = end});
-    }
-}
-
 // Every thread fills the shared dims anew, with the same numbers; they are only read later.
 bool Executor::make_thread(Thread &thread) {
     if (!allocate(thread.buffers, arg_count_) || !allocate(thread.argv, arg_count_) ||
@@ -138,53 +119,6 @@ bool Executor::call(Thread &thread, size_t entry, const uintptr_t *base, int64_t
     return code == 0;
 }
 
-// Padding lanes count, too: the compiler keeps them finite.
-void Executor::look_at_results(Thread &thread, size_t entry, int64_t task) {
-    const cryo_step &step = *entries_[entry].step;
-    const cryo_buffer *buffers = &thread.buffers[entries_[entry].first_arg];
-    for (int64_t a = step.arg_count - step.outputs; a < step.arg_count; a++) {
-        if (step.args[a].kind != CRYO_ARG_BUFFER || step.args[a].type != CRYO_F32) continue;
-        Offence offence = {entry, task, worst_of(buffers[a])};
-        if (offence.worst == Worst::finite) continue;
-        if (offence.before(thread.offence)) thread.offence = offence;
-        offended_.store(true, std::memory_order_relaxed); // before the round is complete
-    }
-}
-
-void Executor::fail(const cryo_step &step, int code) {
-    // Only the first one writes; the others see the flag already set.
-    if (failed_.exchange(true)) return;
-    failed_step_ = &step;
-    failed_code_ = code;
-    strncpy(failed_text_, halide_error_text(), sizeof failed_text_ - 1);
-}
-
-cryo_status Executor::report(Text &error) const {
-    return error.fail(CRYO_KERNEL_ERROR, "layer '%s', kernel '%s': %s (error %d)", failed_step_->name,
-                      failed_step_->key, failed_text_[0] ? failed_text_ : "the kernel failed", failed_code_);
-}
-
-cryo_status Executor::report_offence(Text &error, int64_t batch) const {
-    const Offence *first = &threads_[0].offence;
-    for (int t = 1; t < threads_count_; t++)
-        if (threads_[size_t(t)].offence.before(*first)) first = &threads_[size_t(t)].offence;
-    if (first->worst == Worst::finite) return CRYO_OK;
-    const cryo_step &step = *entries_[first->entry].step;
-    const int number = entries_[first->entry].phase;
-    const Phase &phase = phases_[size_t(number)];
-    if (lanes_ == 1 && number >= plan_->prepared_phases)
-        return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result of sample %lld", step.name,
-                          step.key, worst_text(first->worst), static_cast<long long>(regions_.first_sample));
-    if (step.of_block || (first->entry >= phase.block && first->entry < phase.tile)) {
-        int64_t from = first->task / step.tiles * lanes_, to = from + lanes_ < batch ? from + lanes_ : batch;
-        return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result of samples %lld to %lld",
-                          step.name, step.key, worst_text(first->worst), static_cast<long long>(from),
-                          static_cast<long long>(to - 1));
-    }
-    return error.fail(CRYO_NOT_FINITE, "layer '%s', kernel '%s': %s in the result", step.name, step.key,
-                      worst_text(first->worst));
-}
-
 void Executor::enter_block(Thread &thread, int64_t block) {
     thread.block = int32_t(block);
     thread.valid = block == blocks_ - 1 ? last_valid_ : int32_t(lanes_);
@@ -223,112 +157,6 @@ bool Executor::run_tile(Thread &thread, size_t entry, int64_t task) {
     thread.tile = int32_t(tile);
     return call(thread, entry, step.of_block ? bases(block) : regions_.base, block, tile);
 }
-
-// Until a result is not finite.
-bool Executor::run_chain(Thread &thread, const Round &round) {
-    for (size_t s = round.first; s < round.end && thread.offence.worst == Worst::finite; s++)
-        if (!run_tile(thread, s, 0)) return false;
-    return true;
-}
-
-// A share's blocks, then its tiles, step by step. In every other phase the blocks last done come first: they are still
-// in cache.
-bool Executor::run_claimed(Thread &thread, const Round &round, int threads, Shares::Claim claim) {
-    if (round.chain) return run_chain(thread, round);
-    if (round.strips) {
-        const int64_t task = part_of(tasks_of(round), claim.owner, threads).first + claim.place;
-        const int64_t strips = entries_[round.first].step->tiles, block = task / strips;
-        enter_block(thread, block);
-        return run_strip(thread, round.first, bases(block), block, task % strips);
-    }
-    if (round.blocks) {
-        const Part blocks = part_of(blocks_, claim.owner, threads);
-        const bool backwards = round.phase % 2 == 1;
-        if (claim.place < blocks.size())
-            return run_block(thread, phases_[size_t(round.phase)],
-                             backwards ? blocks.end - 1 - claim.place : blocks.first + claim.place);
-        claim.place -= blocks.size();
-    }
-    for (size_t s = round.first;; s++) {
-        const Part tiles = part_of(tasks_of(*entries_[s].step), claim.owner, threads);
-        if (claim.place < tiles.size()) return run_tile(thread, s, tiles.first + claim.place);
-        claim.place -= tiles.size();
-    }
-}
-
-int64_t Executor::tasks_of(const Round &round) const {
-    if (round.chain) return 1;
-    if (round.strips) return blocks_ * entries_[round.first].step->tiles;
-    int64_t tasks = round.blocks ? blocks_ : 0;
-    for (size_t s = round.first; s < round.end; s++) tasks += tasks_of(*entries_[s].step);
-    return tasks;
-}
-
-int64_t Executor::share_of(const Round &round, int thread, int threads) const {
-    if (thread >= threads) return 0;
-    if (round.chain) return thread == 0;
-    if (round.strips) return part_of(tasks_of(round), thread, threads).size();
-    int64_t tasks = round.blocks ? part_of(blocks_, thread, threads).size() : 0;
-    for (size_t s = round.first; s < round.end; s++)
-        tasks += part_of(tasks_of(*entries_[s].step), thread, threads).size();
-    return tasks;
-}
-
-int Executor::threads_of(const Round &round) const {
-    const int64_t tasks = tasks_of(round);
-    return tasks < threads_count_ ? int(tasks) : threads_count_;
-}
-
-// The thread's part of a round; then it helps the others, until all is done. False when something failed.
-bool Executor::run_round(int index, const Round &round) {
-    // Before it looks at what others have claimed, which takes that line from them: some 0.3 us.
-    constexpr int grace = 32;
-    Thread &thread = threads_[size_t(index)];
-    const int threads = threads_of(round);
-    shares_.next_round(index, [&](int owner) { return share_of(round, owner, threads); });
-    Shares::Claim claim;
-    int64_t done = 0;
-    for (; shares_.claim_own(index, claim); done++)
-        if (!run_claimed(thread, round, threads, claim) || failed_.load(std::memory_order_relaxed)) return false;
-    if (done) shares_.add_done(index, done);
-
-    Backoff backoff(crowded_);
-    bool all_claimed = false;
-    for (int waits = 0; !shares_.complete(index); waits++) {
-        if (failed_.load(std::memory_order_relaxed)) return false;
-        if (waits >= grace && !all_claimed) {
-            if (shares_.claim_others(index, claim)) {
-                if (!run_claimed(thread, round, threads, claim)) return false;
-                shares_.add_done(index, 1);
-                continue;
-            }
-            all_claimed = true;
-        }
-        if (!backoff.wait()) std::this_thread::sleep_for(std::chrono::microseconds(100));
-    }
-    return true;
-}
-
-// All rounds of the run. Thread 0 keeps the phases' times.
-void Executor::follow(int index) {
-    FloatMode mode;
-    HalideErrors errors;
-    shares_.enter(index);
-    const bool profiling = profiling_ && index == 0;
-    double start = profiling ? seconds_now() : 0;
-    for (size_t r = first_round_; r < end_round_; r++) {
-        const Round &round = rounds_[r];
-        if (!run_round(index, round)) return;
-        if (offended_.load(std::memory_order_relaxed)) return;
-        if (!profiling || (r + 1 < end_round_ && rounds_[r + 1].phase == round.phase)) continue;
-        const double now = seconds_now();
-        phases_[size_t(round.phase)].seconds += now - start;
-        phases_[size_t(round.phase)].runs++;
-        start = now;
-    }
-}
-
-void Executor::task(void *self, int i) { static_cast<Executor *>(self)->follow(i); }
 
 void Executor::run_threads(int threads, void (*task)(void *self, int i), const Parallel &parallel) {
     if (threads > 1 && parallel.run)

@@ -109,11 +109,15 @@ private:
     };
     // What may be done in any order, once the round before it is done.
     struct Round {
+        enum Kind {
+            tiles,  // of the entries; and the phase's blocks, if `blocks`, all block steps of one at a time
+            strips, // of all blocks: the entries are block steps that go in strips together
+            chain,  // the entries are steps without tiles: one task, which runs them in order
+        };
         int phase;
-        bool blocks = false;       // the phase's blocks, all block steps of one at a time
-        bool strips = false;       // the entries are block steps that go in strips together: the strips of all blocks
-        bool chain = false;        // the entries are steps without tiles: one task, which runs them in order
-        size_t first = 0, end = 0; // entries; but for strips and a chain their tiles are tasks
+        Kind kind;
+        bool blocks;
+        size_t first, end; // entries
     };
     struct Count {
         int64_t calls;
