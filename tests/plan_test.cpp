@@ -420,6 +420,33 @@ TEST(Plan, StripsAreAsLargeAsMayBe) {
     }
 }
 
+// Where a batch is one block, what works channel by channel is for all processors: strips, also of single steps.
+TEST(Plan, StripsKeepProcessorsBusy) {
+    Network network("one_block");
+    Value x = network.input("image", {16, 24, 24});
+    for (int groups : {1, 16}) {
+        x = conv2d(x, {.channels = 16, .window = 3, .padding = 1, .groups = groups});
+        x = relu(batch_norm(x));
+    }
+    network.classify(linear(flatten(avg_pool2d(x, {.window = 4})), {.units = 3}));
+    const KernelContext context{.lanes = 8, .max_batch = 8, .processors = 4};
+    const Plan plan = Planned(network, Mode::train, {}, context).plan;
+    EXPECT_TRUE(plan.strip_tasks);
+    std::map<std::string, int> large = {
+        {"pointwise", 0}, {"batch_stats", 0}, {"conv2d", 0}, {"conv2d_grad_input", 0}, {"conv2d_grad_weight", 0}};
+    int sums = 0;
+    for (const PlanPhase &phase : plan.phases)
+        for (const PlanStep &step : phase.block) {
+            const std::string key = step.kernel.key();
+            if (!large.count(step.kernel.generator) || step.bytes * double(step.tiles) < 8 * 33000) continue;
+            EXPECT_GE(step.tiles, 2 * context.processors) << step.layer << ": " << key;
+            large[step.kernel.generator]++;
+            sums += key.find("=sum(") != std::string::npos;
+        }
+    for (auto [generator, count] : large) EXPECT_GT(count, 0) << generator;
+    EXPECT_GT(sums, 1);
+}
+
 TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {
     double worst = 0;
     each_plan([&](const Planned &planned, const KernelContext &) {
