@@ -42,6 +42,18 @@ int chunk_of(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
     return chunk >= 32 || chunk == q.c ? chunk : 0;
 }
 
+int registers_of(const ChannelsConv &q) { return q.vector >= 16 ? 32 : 16; }
+
+// Vectors that a step of a depthwise tile loads: each pixel once, where a row of them and of weights stays in registers
+// beside the sums of one vector of channels; else one for every multiply-add, which then waits for it now and then.
+// mobilenet_v2's depthwise layers in tiles of one vector by 8 x 2 take 0.56 of the time of tiles of three by 8 (Zen 5).
+double depthwise_loads(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
+    const int columns = (s.tile_x * q.pool - 1) * q.stride + q.s, rows = (s.tile_y * q.pool - 1) * q.stride + q.r;
+    const int sums = s.tile_x * s.tile_y * q.pool * q.pool;
+    const bool stay = s.vectors == 1 && sums + columns + q.s <= registers_of(q);
+    return s.vectors * (1 + (stay ? double(columns * rows) / q.steps() : 1.25 * sums));
+}
+
 double cycles(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
     if (s.chunk) {
         const double fmas = s.vectors * s.tile_x, tiles = ceil_div(q.pixels(s), s.tile_x);
@@ -49,11 +61,12 @@ double cycles(const ChannelsConv &q, const ChannelsConv::Schedule &s) {
         return s.blocks(q) * tiles * (step * q.steps() + (4 + 1.5 * fmas) * (q.steps() / s.chunk));
     }
     const double pixels = double(s.tile_x) * s.tile_y * q.pool * q.pool, fmas = pixels * s.vectors;
-    const double loads = q.depthwise() ? fmas + s.vectors : pixels + s.vectors;
+    const double loads = q.depthwise() ? depthwise_loads(q, s) : pixels + s.vectors;
     const double passes = double(ceil_div(q.wo, s.tile_x)) * ceil_div(s.rows, s.tile_y), tiles = passes * s.blocks(q);
     const double bytes = 4.0 * s.block(q); // of weights a step; all passes but the first find them in a cache
     const double wait = passes > 1 ? bytes / weight_rate(bytes * q.steps()) : 0;
-    const double step = std::max({fmas / 2, 4.0, loads / 2, wait}) + 0.25 + 0.1 * pixels; // pixels: broadcasts
+    const double step =
+        std::max({fmas / 2, 4.0, loads / 2, wait}) + 0.25 + (q.depthwise() ? 0 : 0.1 * pixels); // broadcasts
     return tiles * (step * q.steps() + 4 + 1.5 * fmas);
 }
 
@@ -74,7 +87,7 @@ static ChannelsConv::Schedule winograd_schedule(const ChannelsConv &q) {
         else
             s.rows = rows;
     }
-    const int accumulators = Registers{q.vector >= 16 ? 32 : 16}.accumulators();
+    const int accumulators = Registers{registers_of(q)}.accumulators();
     const int tiles = across * q.tiles_y(s.rows), vectors = s.channels / q.vector;
     const double fmas = q.vector >= 16 ? 1 : 2; // a cycle
     double least = 0;
@@ -143,13 +156,12 @@ ChannelsConv::Schedule ChannelsConv::schedule() const {
         else
             best.rows = rows;
     }
-    const int accumulators = Registers{vector >= 16 ? 32 : 16}.accumulators(),
-              vectors = ceil_div(best.channels, vector);
+    const int accumulators = Registers{registers_of(*this)}.accumulators(), vectors = ceil_div(best.channels, vector);
     const Schedule tasks = best;
     double least = 0;
     for (int v = 1; v <= std::min(vectors, accumulators); v++)
         for (int x = 1; x <= std::min(wo * tasks.rows, accumulators); x++)
-            for (int y = 1; y <= std::min(tasks.rows, 4); y++) {
+            for (int y = 1; y <= std::min(tasks.rows, depthwise() && stride > 1 ? 2 : 4); y++) {
                 const int count = v * x * y * pool * pool;
                 if (count > accumulators && !(v == 1 && x == 1 && y == 1)) continue;
                 // Whole blocks need no guards.
