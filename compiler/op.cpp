@@ -31,6 +31,13 @@ const OpDef *find_op(const std::string &name) {
     return found != sorted.end() && (*found)->name == name ? *found : nullptr;
 }
 
+bool named(const Node &node, const char *op) { return node.op == find_op(op); }
+
+int64_t bytes_of(const Graph &graph, ValueId v, const KernelContext &context) {
+    const Shape &shape = graph.shape(v);
+    return shape.elements() * (shape.batched() ? context.lanes : 1) * element_bytes;
+}
+
 void compile_error(const Node &node, const std::string &message) {
     std::string text = node.op ? node.op->name : "node";
     if (!node.layer.empty()) text += " '" + node.layer + "'";

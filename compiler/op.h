@@ -80,6 +80,10 @@ struct KernelContext {
     int64_t tasks_of_block() const { return has_few_blocks() ? 2 * processors / max_blocks() : 1; }
 };
 
+// Of one block of a per-block value, or of a whole one.
+constexpr int64_t element_bytes = 4; // of either type
+int64_t bytes_of(const Graph &graph, ValueId v, const KernelContext &context);
+
 // One test and bench case of an op: inputs by shape, attributes, and where the inputs' values lie. Shapes and
 // attributes that name lanes mean case_lanes.
 constexpr int64_t case_lanes = 4;
@@ -135,6 +139,7 @@ struct OpDef {
 };
 
 const OpDef *find_op(const std::string &name); // null when there is none
+bool named(const Node &node, const char *op);
 const std::vector<const OpDef *> &all_ops();
 
 // Throws CompileError: "<op> '<layer>': <message> (<source>)".

@@ -11,10 +11,6 @@ namespace cryolite {
 
 namespace {
 
-bool named(const Node &node, const char *op) { return node.op == find_op(op); }
-
-constexpr int64_t element_bytes = 4; // of either type
-
 struct Planner {
     const Graph &graph;
     const KernelContext &context;

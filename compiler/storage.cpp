@@ -11,8 +11,6 @@ namespace cryolite {
 
 namespace {
 
-bool named(const Node &node, const char *op) { return node.op == find_op(op); }
-
 // Of the arena: what the blocks' values lying together may cost.
 constexpr double most_over_peak = 1.1;
 

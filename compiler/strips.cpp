@@ -75,12 +75,6 @@ struct Finder {
 
 } // namespace
 
-int64_t bytes_of(const Graph &graph, ValueId v, const KernelContext &context) {
-    constexpr int64_t element_bytes = 4; // of either type
-    const Shape &shape = graph.shape(v);
-    return shape.elements() * (shape.batched() ? context.lanes : 1) * element_bytes;
-}
-
 Kernel strip_kernel(const Graph &graph, const Node &node, KernelContext context, int64_t strips) {
     context.strips = strips;
     return node.op->kernel(graph, node, context);

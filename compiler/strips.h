@@ -18,9 +18,6 @@ struct Strips {
     int64_t count = 0; // of strips
 };
 
-// Of one block of a per-block value, or of a whole one.
-int64_t bytes_of(const Graph &graph, ValueId v, const KernelContext &context);
-
 // The kernel of a step that goes in so many strips; where they are 1, the kernel of the whole block.
 Kernel strip_kernel(const Graph &graph, const Node &node, KernelContext context, int64_t strips);
 

@@ -20,8 +20,6 @@ namespace cryolite {
 
 namespace {
 
-bool named(const Node &node, const char *op) { return node.op == find_op(op); }
-
 [[noreturn]] void unsupported(const Node &node, const std::string &why) {
     throw NoChannels("layer '" + node.layer + "': " + why);
 }
