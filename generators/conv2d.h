@@ -45,12 +45,6 @@ inline ConvShape conv_shape(const KernelShape &q) {
             q.integer("padding", 0)};
 }
 
-// What a register tile asks for while it multiplies, in the last of the loops; no lines: nothing.
-struct TileAhead {
-    std::vector<std::string> loops;
-    std::vector<LinesAhead> lines;
-};
-
 inline Halide::Expr within(const Halide::Expr &i, int extent) { return i >= 0 && i < extent; }
 
 // Tells loop partitioning that most tiles lie inside.
@@ -107,7 +101,7 @@ protected:
         Halide::Pipeline pipeline = Halide::Generator<Derived>::build_pipeline();
         if (copied_channels_)
             place_in_scratch(pipeline, "scratch", packed_elements(shape().lanes, copied_channels_), {copy_});
-        if (!ahead_.lines.empty()) prefetch_in_loop(pipeline, ahead_.loops, ahead_.lines);
+        prefetch_beside_products(pipeline, ahead_);
         return pipeline;
     }
 

@@ -11,9 +11,9 @@
 //   not measured, 69%.   depthwise 3x3 144 @ 24: 107%, 104%, 76%; stride 2: 64%, 55%, 58%
 // 1x1 with packed pixels, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240 and whose
 // L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70).
-// 1x1 inside resnet50's inference of 16 images, Zen 4, AVX-512, of a peak of 118, two threads (and without asking for
-//   pixels and results ahead): 64 -> 256 @ 28: 86 (71), 256 -> 64 @ 28: 93 (83), 128 -> 512 @ 14: 95 (81), 256 -> 1024
-//   @ 7: 99 (94); inside mobilenet_v2's of 32 in blocks: 144 -> 24 @ 24: 94 (62)
+// 1x1 inside resnet50's inference of 16 images, Zen 5, AVX-512, of a peak of 265, two threads (and with lines ahead
+//   asked for at once): 64 -> 256 @ 28: 190-200 (128-143), 256 -> 64 @ 28: 243 (196-207), 128 -> 512 @ 14: 233
+//   (190-205), 1024 -> 256 @ 7: 235 (202), 256 -> 1024 @ 7: 230 (200), 512 -> 2048 @ 4: 241 (218)
 // Input gradients of swapped weights, inside resnet50's step on the Zen 3, two threads, of a peak of 100 (and not
 // swapped):
 //   1x1 1024 -> 256 @ 7: 72 (35), 1024 -> 512 @ 7: 72 (25), 2048 -> 512 @ 4: 75 (30).   3x3 stride 2 256 @ 14: 49 (18),
@@ -128,9 +128,10 @@ struct Gather {
 
     // Of windows of one pixel, what a tile of them asks for, beside the products of each of its channel tiles: a part
     // of the next tile's source, and the lines of `stored`, images of k results, that it is about to load or store.
-    // Their channels are planes apart, which no cache foresees. Nothing where all of it lies within caches.
+    // Their channels are planes apart, which no cache foresees. While the weights pass for the first time, also those
+    // of the next channel tile, if they are `rows` of a result each. Nothing where all of it lies within caches.
     TileAhead ahead(Tile tile, int lanes, int k, int plane, int order, const std::string &source,
-                    const std::vector<std::string> &stored) const {
+                    const std::vector<std::string> &stored, bool rows) const {
         const Source &q = source_;
         const int channel_tiles = ceil_div(k, tile.c), share = ceil_div(q.channels, channel_tiles);
         const bool large = 4L * lanes * plane * (q.channels + k) >= cached_images;
@@ -143,9 +144,15 @@ struct Gather {
             const Expr x = min(at * tile.x, q.w - tile.x), channel = min(channel_tile * channels, all - channels);
             return {buffer, (channel * plane + x + place) * lanes, tile.x, channels, plane * lanes};
         };
-        TileAhead result{{row}, {lines(source, tile_at + 1, share, q.channels)}};
+        TileAhead result{{row}, sum.name(), {lines(source, tile_at + 1, share, q.channels)}};
         if (channel_tiles > 1) result.loops.push_back(column);
         for (const std::string &buffer : stored) result.lines.push_back(lines(buffer, tile_at, tile.c, k));
+        if (channel_tiles > 1 && rows) {
+            const Expr result_at = min((channel_tile + 1) * tile.c, k - tile.c) + place;
+            const int line = 16; // floats
+            result.lines.push_back(
+                {"weight", result_at * q.channels, tile.c, ceil_div(q.channels, line), line, tile_at == 0});
+        }
         return result;
     }
 
@@ -251,7 +258,7 @@ public:
         std::vector<std::string> stored = program_.input_names();
         stored.push_back(Func(y).name());
         if (!using_autoscheduler() && is_product(q))
-            prefetch(conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored));
+            prefetch(conv.ahead(tile, q.lanes, q.k, row_pixels(q), order, "x", stored, true));
     }
 
 private:
@@ -343,7 +350,7 @@ private:
         if (!using_autoscheduler()) conv.schedule(tile, q.lanes, q.w, unroll ? int(unroll) : most_unrolled_fmas, order);
         if (pack) place_copy(conv.copy, q.k);
         if (!using_autoscheduler() && is_product(q))
-            prefetch(conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}));
+            prefetch(conv.ahead(tile, q.lanes, q.c, row_pixels(q), order, "dy", {Func(dx).name()}, swapped));
     }
 };
 

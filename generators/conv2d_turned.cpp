@@ -164,6 +164,7 @@ private:
             return lines_of_chunk(nest, loop, buffer, q, t.columns, blocks, next[block], next[chunk], first, count);
         };
         return {nest.names(),
+                sum.name(),
                 {lines("x", turned, register_tile, turned[tile] * channels(), channels()),
                  lines("dy", after, tile, after[pass] * t.others, t.others)}};
     }
@@ -222,13 +223,14 @@ public:
         sum.update().unroll(n.x, 2).never_partition_all();
         if (q.padding) sum.update().partition(n.y, Halide::Partition::Auto);
         turn.schedule(LoopLevel(total, parts.x), q.lanes, q.lanes, channels);
-        return ahead(dw.name(), total.name(), blocks, parts);
+        return ahead(dw.name(), total.name(), sum.name(), blocks, parts);
     }
 
 private:
     // The dy that is turned next, and the x beside it: of windows of one pixel. Others compute long with each line, and
     // ask for all lines of a chunk at once: 3x3 24 -> 64 @ 6 would take 1.07 times as long.
-    TileAhead ahead(const std::string &dw, const std::string &total, const Expr &blocks, const RDom &parts) const {
+    TileAhead ahead(const std::string &dw, const std::string &total, const std::string &sum, const Expr &blocks,
+                    const RDom &parts) const {
         if (q.h > 1 || q.r * q.s > 1 || q.stride > 1 || q.padding > 0) return {};
         const std::string outer = dw + ".s0.", inner = total + ".s1.";
         const int channels = t.vectors * q.lanes, tile = 0, pass = 1, block = 2, chunk = 3, register_tile = 4;
@@ -244,6 +246,7 @@ private:
                                   count);
         };
         return {nest.names(),
+                sum,
                 {lines("x", next[pass] * t.others, t.others), lines("dy", next[tile] * channels, channels)}};
     }
 

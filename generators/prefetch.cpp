@@ -111,17 +111,16 @@ private:
     Expr read_; // index of the first read in the loop at hand
 };
 
-class PrefetchInLoop : public IRMutator {
+class PrefetchBesideProducts : public IRMutator {
 public:
-    PrefetchInLoop(std::vector<std::string> loops, std::vector<LinesAhead> lines)
-        : loops_(std::move(loops)), lines_(std::move(lines)) {}
+    explicit PrefetchBesideProducts(TileAhead ahead) : ahead_(std::move(ahead)) {}
 
     using IRMutator::mutate;
     Stmt mutate(const Stmt &s) override {
         const bool whole = depth_++ == 0;
         Stmt result = IRMutator::mutate(s);
         depth_--;
-        if (whole && !found_) throw Halide::CompileError("no loop " + loops_.back() + " to prefetch in");
+        if (whole && !found_) throw Halide::CompileError("no loop " + ahead_.loops.back() + " to prefetch in");
         return result;
     }
 
@@ -129,35 +128,63 @@ protected:
     using IRMutator::visit;
 
     Stmt visit(const For *op) override {
-        const bool next = around_ < loops_.size() && op->name == loops_[around_];
+        const bool in_tile = around_ == ahead_.loops.size(), next = !in_tile && op->name == ahead_.loops[around_];
         around_ += next;
+        found_ = found_ || around_ == ahead_.loops.size();
+        if (in_tile) inside_.push_back(op);
+        const int before = asked_;
         Stmt body = mutate(op->body);
-        if (next && around_ == loops_.size()) {
-            found_ = true;
-            for (const LinesAhead &lines : lines_) body = Block::make(asks(lines), body);
+        const bool innermost = asked_ == before;
+        if (in_tile && innermost && starts_with(op->name, ahead_.products + ".s1.")) {
+            for (const LinesAhead &lines : ahead_.lines) body = Block::make(share(lines), body);
+            asked_++;
         }
+        if (in_tile) inside_.pop_back();
         around_ -= next;
         return For::make(op->name, op->min, op->extent, op->for_type, op->partition_policy, op->device_api, body);
     }
 
 private:
-    static Stmt loop(const std::string &name, int extent, const Stmt &body) {
-        return For::make(name, 0, extent, ForType::Serial, Halide::Partition::Never, Halide::DeviceAPI::None, body);
-    }
     // Halide's own prefetches go to L1 alone.
-    static Stmt asks(const LinesAhead &lines) {
-        Expr at = Halide::cast(Halide::UInt(64), loop_variable("base") + loop_variable("line") * lines.step);
-        Expr host = Halide::reinterpret(Halide::UInt(64), Variable::make(Halide::Handle(), lines.buffer));
-        Expr address = Halide::reinterpret(Halide::Handle(), host + at * 4);
+    static Stmt ask(const std::string &buffer, const Expr &index) {
+        Expr host = Halide::reinterpret(Halide::UInt(64), Variable::make(Halide::Handle(), buffer));
+        Expr address = Halide::reinterpret(Halide::Handle(), host + Halide::cast(Halide::UInt(64), index) * 4);
         const int read = 0, into_l2 = 2, data = 1;
-        Stmt ask = Evaluate::make(
+        return Evaluate::make(
             Call::make(Halide::Int(32), "llvm.prefetch.p0", {address, read, into_l2, data}, Call::Extern));
-        return loop("place", lines.places, LetStmt::make("base", lines.index, loop("line", lines.count, ask)));
     }
 
-    std::vector<std::string> loops_;
-    std::vector<LinesAhead> lines_;
-    size_t around_ = 0; // so many of loops_ are around
+    // What one iteration of the loops inside the tile asks for: `each` lines, or one now and then.
+    Stmt share(const LinesAhead &lines) const {
+        Expr iteration = 0;
+        int64_t iterations = 1;
+        for (const For *loop : inside_) {
+            const auto extent = as_const_int(simplify(loop->extent));
+            if (!extent) throw Halide::CompileError("a loop inside a tile has no constant extent: " + loop->name);
+            iteration = iteration * int(*extent) + (loop_variable(loop->name) - loop->min);
+            iterations *= *extent;
+        }
+        const int64_t all = int64_t(lines.places) * lines.count;
+        const int each = int((all + iterations - 1) / iterations);
+        int every = 1; // iteration, a power of two
+        while (2 * every * all <= iterations) every *= 2;
+        const Expr number = loop_variable("number"), first = iteration / every * each;
+        Stmt asks;
+        for (int i = 0; i < each; i++) {
+            Expr at = substitute("place", number % lines.places, lines.index) + number / lines.places * lines.step;
+            Stmt one = LetStmt::make("number", min(first + i, int(all - 1)), ask(lines.buffer, at));
+            asks = asks.defined() ? Block::make(asks, one) : one;
+        }
+        Expr condition = first < int(all);
+        if (every > 1) condition = condition && iteration % every == 0;
+        if (lines.when.defined()) condition = lines.when && condition;
+        return IfThenElse::make(simplify(condition), asks);
+    }
+
+    TileAhead ahead_;
+    std::vector<const For *> inside_; // loops around, inside the tile
+    size_t around_ = 0;               // so many of the loops around the tile are around
+    int asked_ = 0;                   // so many loops have asked
     int depth_ = 0;
     bool found_ = false;
 };
@@ -166,9 +193,8 @@ private:
 
 Expr loop_variable(const std::string &name) { return Variable::make(Halide::Int(32), name); }
 
-void prefetch_in_loop(Halide::Pipeline pipeline, const std::vector<std::string> &loops,
-                      const std::vector<LinesAhead> &lines) {
-    pipeline.add_custom_lowering_pass(new PrefetchInLoop(loops, lines));
+void prefetch_beside_products(Halide::Pipeline pipeline, const TileAhead &ahead) {
+    if (!ahead.lines.empty()) pipeline.add_custom_lowering_pass(new PrefetchBesideProducts(ahead));
 }
 
 void prefetch_weights(Halide::Pipeline pipeline, const std::string &buffer) {

@@ -76,6 +76,7 @@ public:
 
         // Products, one matrix multiplication a point.
         Func sum("sum");
+        sum_ = sum.name();
         RDom rc(0, q.c);
         sum(l, ti, ko, kt, px, py, kb, g) = nothing();
         sum(l, ti, ko, kt, px, py, kb, g) += input_(l, ti, rc, px, py, g) * u(rc * s.tile_k + ko, kt, px + t * py, kb);
@@ -180,13 +181,15 @@ private:
             return {buffer, pixel * q.lanes, s.group, channels, w * h * q.lanes};
         };
         const Expr group = loop_variable(group_loop_);
-        prefetch_in_loop(
-            pipeline, {group_loop_, point + "px"},
-            {ahead("x", group + 1, q.padding, q.w, q.h, ceil_div(q.c, s.channel_blocks), q.c),
-             ahead(Func(y).name(), group, 0, q.wo(), q.ho(), std::min(q.k, s.tile_k * s.channel_tiles), q.k)});
+        prefetch_beside_products(
+            pipeline,
+            {{group_loop_, point + "px"},
+             sum_,
+             {ahead("x", group + 1, q.padding, q.w, q.h, ceil_div(q.c, s.channel_blocks), q.c),
+              ahead(Func(y).name(), group, 0, q.wo(), q.ho(), std::min(q.k, s.tile_k * s.channel_tiles), q.k)}});
     }
 
-    std::string group_loop_, block_loop_;
+    std::string group_loop_, block_loop_, sum_;
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
     Func input_{"input"}, product_{"product"};
 };

@@ -146,6 +146,7 @@ private:
     }
 
     void schedule_products(Func sum, const WinogradGradWeight &s, Var ci, Var ko, Halide::RDom n, Halide::RDom rg) {
+        sum_ = sum.name();
         Var io("io"), ii("ii"), iv("iv"), il("il"), oo("oo"), oi("oi");
         auto update = total_.update();
         update.split(ci, io, ii, s.vectors * s.vector, TailStrategy::RoundUp).split(ii, iv, il, s.vector);
@@ -198,10 +199,10 @@ private:
                          pixel("dy", min(left, (tile % q.tiles_x() + 1) * q.m - 1),
                                min(top, (tile / q.tiles_x() + 1) * q.m - 1), 0, q.wo(), q.ho()),
                          s.group, q.k, q.wo() * q.ho() * q.lanes});
-        prefetch_in_loop(pipeline, {group_loop_, total_.name() + ".s1.px"}, lines);
+        prefetch_beside_products(pipeline, {{group_loop_, total_.name() + ".s1.px"}, sum_, lines});
     }
 
-    std::string group_loop_;
+    std::string group_loop_, sum_;
     Func input_{"input"}, input_rows_{"input_rows"}, part_{"part"}, flipped_{"flipped"}, turned_{"turned"},
         gradient_{"gradient"}, gradient_rows_{"gradient_rows"}, total_{"total"};
 };

@@ -1,5 +1,5 @@
-// Which lines a kernel's loops ask for, enumerated: of prefetch_weights, and of the kernels that prefetch_in_loop
-// serves.
+// Which lines a kernel's loops ask for, enumerated: of prefetch_weights, and of the kernels that
+// prefetch_beside_products serves.
 #include "generators/conv2d_turned.h"
 #include "generators/prefetch.h"
 #include "generators/winograd.h"
@@ -112,18 +112,29 @@ TEST(Prefetch, AsksForWhatLiesAheadWhereEveryWeightIsReadOnce) {
 // time.
 struct RecordIntoL2 : IRMutator {
     std::map<std::string, std::set<int64_t>> lines;
+    size_t most_at_once = 0; // lines of a buffer, in one iteration of an innermost loop
     explicit RecordIntoL2(const std::map<std::string, Expr> &values) : values_(values) {}
 
     using IRMutator::visit;
     Stmt visit(const For *op) override {
-        if (!asks(op)) return op;
+        if (!asks(op->body)) return op;
         const auto min = as_const_int(simplify(now(op->min))), extent = as_const_int(simplify(now(op->extent)));
         EXPECT_TRUE(min && extent) << op->name;
         for (int64_t i = *min; i < *min + *extent; i++) {
             values_[op->name] = int(i);
+            asked_.clear();
             mutate(op->body);
+            for (const auto &[buffer, count] : asked_) most_at_once = std::max(most_at_once, count);
         }
+        asked_.clear();
         values_.erase(op->name);
+        return op;
+    }
+    Stmt visit(const IfThenElse *op) override {
+        if (!asks(op->then_case)) return IRMutator::visit(op);
+        const auto condition = as_const_uint(simplify(now(op->condition)));
+        EXPECT_TRUE(condition) << now(op->condition);
+        if (condition && *condition) mutate(op->then_case);
         return op;
     }
     Stmt visit(const LetStmt *op) override {
@@ -140,13 +151,16 @@ struct RecordIntoL2 : IRMutator {
         const auto *host = sum ? sum->a.as<Reinterpret>() : nullptr;
         const auto bytes = sum ? as_const_uint(simplify(now(sum->b))) : std::nullopt;
         EXPECT_TRUE(host && bytes) << now(op->args[0]);
-        if (host && bytes) lines[host->value.as<Variable>()->name].insert(int64_t(*bytes) / 64);
+        if (!host || !bytes) return op;
+        const std::string buffer = host->value.as<Variable>()->name;
+        lines[buffer].insert(int64_t(*bytes) / 64);
+        asked_[buffer]++;
         return op;
     }
 
 private:
     Expr now(const Expr &e) const { return substitute(values_, e); }
-    static bool asks(const For *op) {
+    static bool asks(const Stmt &stmt) {
         struct Find : IRVisitor {
             bool found = false;
             using IRVisitor::visit;
@@ -155,16 +169,16 @@ private:
                 IRVisitor::visit(call);
             }
         } find;
-        op->body.accept(&find);
+        stmt.accept(&find);
         return find.found;
     }
 
     std::map<std::string, Expr> values_;
+    std::map<std::string, size_t> asked_; // since the loops around began an iteration
 };
 
-std::map<std::string, std::set<int64_t>> lines_of_kernel(const std::string &generator,
-                                                         const std::map<std::string, std::string> &parameters,
-                                                         const std::map<std::string, Expr> &values = {}) {
+RecordIntoL2 record_kernel(const std::string &generator, const std::map<std::string, std::string> &parameters,
+                           const std::map<std::string, Expr> &values = {}) {
     const Target target("x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41-no_asserts-no_bounds_query");
     auto kernel = GeneratorRegistry::create(generator, GeneratorContext(target));
     for (const auto &[name, value] : parameters) kernel->set_generatorparam_value(name, value);
@@ -179,9 +193,14 @@ std::map<std::string, std::set<int64_t>> lines_of_kernel(const std::string &gene
                                        parameter.is_buffer() ? Argument::InputBuffer : Argument::InputScalar,
                                        parameter.type(), parameter.dimensions(), ArgumentEstimates{});
     pipeline.compile_to_module(arguments, "kernel", target);
-    auto lines = record->lines;
+    RecordIntoL2 result = *record;
     delete record;
-    return lines;
+    return result;
+}
+std::map<std::string, std::set<int64_t>> lines_of_kernel(const std::string &generator,
+                                                         const std::map<std::string, std::string> &parameters,
+                                                         const std::map<std::string, Expr> &values = {}) {
+    return record_kernel(generator, parameters, values).lines;
 }
 
 // Pixels are lines: 16 lanes. Of an image of `channels` planes of so many, those that `wanted` takes.
@@ -193,19 +212,47 @@ std::set<int64_t> pixels_of(int channels, int pixels, const std::function<bool(i
     return lines;
 }
 
-TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndForWhatTheyStore) {
+// Rows of c weights that begin `first` or more results behind the first one; parts of a row are lines' lengths apart.
+std::set<int64_t> rows_of(int c, int k, int first) {
+    std::set<int64_t> lines;
+    for (int result = first; result < k; result++)
+        for (int at = 0; at < c; at += 16) lines.insert((result * c + at) / 16);
+    return lines;
+}
+
+TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndWeightsAndForWhatTheyStore) {
     const int pixels = 104, tile = 8;
     for (const char *pack : {"false", "true"}) {
         const auto lines = lines_of_kernel(
             "conv2d",
             {{"c", "40"}, {"h", "1"}, {"w", "104"}, {"k", "50"}, {"tile_x", "8"}, {"tile_c", "3"}, {"pack", pack}});
-        ASSERT_EQ(lines.size(), 2u);
+        ASSERT_EQ(lines.size(), 3u);
         for (const auto &[buffer, asked] : lines)
             if (buffer == "x")
                 EXPECT_EQ(asked, pixels_of(40, pixels, [&](int pixel) { return pixel >= tile; }));
+            else if (buffer == "weight")
+                EXPECT_EQ(asked, rows_of(40, 50, 3));
             else
                 EXPECT_EQ(asked, pixels_of(50, pixels, [&](int) { return true; }));
     }
+}
+
+// At once they would fill the queue of what the core waits for.
+TEST(Prefetch, LinesAreAskedForInEqualParts) {
+    const auto most = [](const std::string &generator, const std::map<std::string, std::string> &parameters) {
+        const RecordIntoL2 record = record_kernel(generator, parameters);
+        EXPECT_FALSE(record.lines.empty());
+        return record.most_at_once;
+    };
+    // 24 lines of results beside 50 products, 150 of the next pixels beside them and 17 tiles.
+    std::map<std::string, std::string> product{{"c", "50"}, {"h", "1"},      {"w", "104"},
+                                               {"k", "50"}, {"tile_x", "8"}, {"tile_c", "3"}};
+    EXPECT_EQ(most("conv2d", product), 1u);
+    product["pack"] = "true"; // two products in an iteration
+    EXPECT_EQ(most("conv2d", product), 1u);
+    product["c"] = "10"; // 24 lines beside 5 iterations
+    product["w"] = "1004";
+    EXPECT_EQ(most("conv2d", product), 5u);
 }
 
 TEST(Prefetch, WithinCachesOrWithoutALoopProductsAskForNothing) {
