@@ -210,9 +210,15 @@ static WinogradConv tile_of(WinogradConv q, int64_t tiles) {
     q.k /= int(tiles);
     return q;
 }
+// Every tile transforms the input again: inside resnet50's step of 16 samples 128 -> 128 @ 14 in tiles of 64 channels
+// takes 0.88 of the time of tiles of 32 (Zen 5). So they are as large as keeps the processors busy.
 static int64_t choose_tiles(const WinogradConv &q, const KernelContext &context) {
-    for (int64_t tiles = block_tiles(q.k, 2 * context.lanes, context); tiles > 1; tiles--)
-        if (q.k % tiles == 0 && tile_of(q, tiles).schedule().padded_k() * tiles == q.k) return tiles;
+    const auto possible = [&](int64_t tiles) {
+        return q.k % tiles == 0 && tile_of(q, tiles).schedule().padded_k() * tiles == q.k;
+    };
+    for (const int64_t least : {4 * context.lanes, 2 * context.lanes})
+        for (int64_t tiles = block_tiles(q.k, least, context); tiles > 1; tiles--)
+            if (possible(tiles) && tiles * context.max_blocks() >= context.processors) return tiles;
     return 1;
 }
 static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip,
