@@ -82,7 +82,7 @@ struct Orderer {
 
 StepOrder order_steps(const Graph &graph, Mode mode, const KernelContext &context) {
     Orderer orderer{.graph = graph, .mode = mode, .context = context, .result = {}};
-    orderer.result.times = schedule_times(graph, context);
+    orderer.result.times = schedule_times(graph, context, Merges::in_the_only_block);
     orderer.result.views = find_views(graph);
     orderer.find_prepared();
     orderer.find_order();

@@ -26,13 +26,13 @@ struct Finder {
     Kernel kernel(size_t step, int64_t strips) const { return strip_kernel(graph, node(step), context, strips); }
     ValueId root(ValueId v) const { return views[size_t(v)].root; }
 
-    // Of a block, as the arguments of a step see them: whole for every strip, or a range of each.
-    std::set<ValueId> block_values(size_t step, bool whole) const {
+    // As the arguments of a step see them: whole for every strip, or a range of each.
+    std::set<ValueId> values_of(size_t step, bool whole) const {
         std::set<ValueId> result;
         const Kernel cut = kernel(step, channels[step]);
         for (const KernelArg &arg : cut.args) {
             const ValueId v = value_of(node(step), arg);
-            if (v != no_value && graph.shape(v).per_block() && (arg.tile_stride == 0) == whole) result.insert(root(v));
+            if (v != no_value && (arg.tile_stride == 0) == whole) result.insert(root(v));
         }
         return result;
     }
@@ -47,7 +47,7 @@ struct Finder {
         std::set<ValueId> made;
         size_t end = first;
         for (; end < steps.size() && channels[end] == channels[first]; end++) {
-            const std::set<ValueId> whole = block_values(end, true);
+            const std::set<ValueId> whole = values_of(end, true);
             if (std::ranges::any_of(whole, [&](ValueId v) { return made.count(v) > 0; })) break;
             for (ValueId v : node(end).outputs) made.insert(root(v));
         }
@@ -60,7 +60,8 @@ struct Finder {
         std::set<ValueId> touched;
         bool related = false;
         for (size_t step = first; step < end; step++)
-            for (ValueId v : block_values(step, false)) related |= !touched.insert(v).second;
+            for (ValueId v : values_of(step, false))
+                if (graph.shape(v).per_block()) related |= !touched.insert(v).second;
         int64_t sum = 0;
         for (ValueId v : touched) sum += bytes_of(graph, v, context);
         const int64_t tasks = std::min(context.tasks_of_block(), sum / least_task_bytes);

@@ -45,10 +45,38 @@ static Space space_of(const Graph &graph, const Node &node, const KernelContext 
     return graph.shape(node.outputs.at(0)).per_block() ? Space::block : Space::tail;
 }
 
+// By node: those of the tail between steps of the only block, made of its values and read by it.
+static std::vector<bool> find_merges(const Graph &graph, const KernelContext &context, const Times &times) {
+    const size_t count = graph.nodes.size();
+    std::vector<bool> merges(count, false), made(graph.values.size(), false), read(graph.values.size(), false);
+    const auto any = [](const std::vector<ValueId> &values, const std::vector<bool> &of) {
+        return std::ranges::any_of(values, [&](ValueId v) { return bool(of[size_t(v)]); });
+    };
+    const auto mark = [](const std::vector<ValueId> &values, std::vector<bool> &of) {
+        for (ValueId v : values) of[size_t(v)] = true;
+    };
+    for (size_t i = 0; i < count; i++) {
+        const Node &node = graph.nodes[i];
+        const Space space = times.space[i];
+        const auto is_tail = [&] { return space == Space::tail && !times.update[i] && node.op->kernel; };
+        merges[i] = is_tail() && any(node.inputs, made) && node.op->kernel(graph, node, context).channels > 1;
+        if (space == Space::block || merges[i] || (space == Space::none && any(node.inputs, made)))
+            mark(node.outputs, made);
+    }
+    for (size_t i = count; i-- > 0;) {
+        const Node &node = graph.nodes[i];
+        merges[i] = merges[i] && any(node.outputs, read);
+        const bool passes = times.space[i] == Space::none && any(node.outputs, read);
+        if (times.space[i] == Space::block || merges[i] || passes) mark(node.inputs, read);
+    }
+    return merges;
+}
+
 // The earliest phase or barrier of a node whose inputs have times.
 // together: by value, made by tiles, so that all blocks of it are there at its time, and at the barrier before.
+// merged: by value, whole, but made by the only block.
 static int earliest(const Graph &graph, const Node &node, Space space, const std::vector<int> &time,
-                    const std::vector<bool> &together) {
+                    const std::vector<bool> &together, const std::vector<bool> &merged) {
     int t = space == Space::block || space == Space::tile ? 0 : -1;
     for (ValueId v : node.inputs) {
         bool per_block = graph.shape(v).per_block();
@@ -61,7 +89,7 @@ static int earliest(const Graph &graph, const Node &node, Space space, const std
             t = std::max(t, together[size_t(v)] ? std::max(0, made - 1) : made);
             break;
         case Space::block:
-            t = std::max(t, per_block ? made : made + 1);
+            t = std::max(t, per_block || merged[size_t(v)] ? made : made + 1);
             break;
         case Space::tile:
             t = std::max(t, together[size_t(v)] ? made : made + 1);
@@ -91,15 +119,21 @@ static void postpone(const Graph &graph, Times &times) {
     }
 }
 
-Times schedule_times(const Graph &graph, const KernelContext &context) {
+Times schedule_times(const Graph &graph, const KernelContext &context, Merges merges) {
     Times times;
     times.time.assign(graph.values.size(), -1);
     times.update = find_updates(graph);
-    std::vector<bool> together(graph.values.size(), false);
+    for (const Node &node : graph.nodes) times.space.push_back(space_of(graph, node, context));
+    std::vector<bool> together(graph.values.size(), false), merged(graph.values.size(), false);
+    if (merges == Merges::in_the_only_block && context.max_blocks() == 1 && !context.device && !context.vector) {
+        const std::vector<bool> merge = find_merges(graph, context, times);
+        for (size_t i = 0; i < merge.size(); i++)
+            if (merge[i]) times.space[i] = Space::block;
+    }
     for (size_t i = 0; i < graph.nodes.size(); i++) {
         const Node &node = graph.nodes[i];
-        Space space = space_of(graph, node, context);
-        int t = earliest(graph, node, space, times.time, together);
+        const Space space = times.space[i];
+        int t = earliest(graph, node, space, times.time, together, merged);
         // A block-level source, such as the images, is there in phase 0.
         if (space == Space::none)
             for (ValueId v : node.outputs)
@@ -112,7 +146,10 @@ Times schedule_times(const Graph &graph, const KernelContext &context) {
                                         [&](ValueId v) { return together[size_t(v)] || !graph.shape(v).per_block(); });
         for (ValueId v : node.outputs)
             together[size_t(v)] = (space == Space::tile || passes) && graph.shape(v).per_block();
-        times.space.push_back(space);
+        const bool of_merged = space == Space::none &&
+                               std::ranges::any_of(node.inputs, [&](ValueId v) { return bool(merged[size_t(v)]); });
+        for (ValueId v : node.outputs)
+            merged[size_t(v)] = (space == Space::block || of_merged) && !graph.shape(v).per_block();
         times.when.push_back(t);
         if (space != Space::none && !times.update[i]) times.last = std::max(times.last, t);
     }

@@ -39,6 +39,7 @@ template <class F> void each_plan(F f) {
             for (double momentum : {0.0, 0.9})
                 for (KernelContext context : {KernelContext{16, 256}, KernelContext{16, 17}, KernelContext{8, 17},
                                               KernelContext{.lanes = 8, .max_batch = 17, .strip_bytes = 2048},
+                                              KernelContext{.lanes = 16, .max_batch = 16, .processors = 2},
                                               KernelContext{.lanes = 4, .max_batch = 9, .processors = 8}}) {
                     SCOPED_TRACE(entry.name + "." + mode_name(mode) + ", batch " + std::to_string(context.max_batch));
                     auto network = entry.build();
@@ -188,6 +189,42 @@ TEST(Plan, StripsKeepProcessorsBusy) {
         }
     for (auto [generator, count] : large) EXPECT_GT(count, 0) << generator;
     EXPECT_GT(sums, 1);
+}
+
+// Statistics are whole values; but where a batch is one block, there is nothing to wait for between what sums up a
+// strip and what reads the sums.
+TEST(Plan, TheOnlyBlockMergesInItsStrips) {
+    Network network("statistics");
+    Value x = network.input("image", {16, 24, 24});
+    x = relu(batch_norm(conv2d(x, {.channels = 16, .window = 3, .padding = 1})));
+    network.classify(linear(flatten(avg_pool2d(x, {.window = 4})), {.units = 3}));
+    const auto generators = [](const std::vector<PlanStep> &steps) {
+        std::multiset<std::string> result;
+        for (const PlanStep &step : steps) result.insert(step.kernel.generator);
+        return result;
+    };
+    for (const int64_t blocks : {1, 2}) {
+        SCOPED_TRACE(testing::Message() << blocks << " blocks");
+        const KernelContext context{.lanes = 8, .max_batch = 8 * blocks, .processors = 4};
+        const Plan plan = Planned(network, Mode::train, {}, context).plan;
+        size_t merges = 0, with_all = 0, at_barrier = 0;
+        for (const PlanPhase &phase : plan.phases) {
+            at_barrier += generators(phase.tail).count("batch_stats_merge");
+            for (size_t first = 0; first < phase.block.size(); first += size_t(phase.block[first].strip_steps)) {
+                const auto begin = phase.block.begin() + long(first);
+                const std::vector<PlanStep> steps(begin, begin + phase.block[first].strip_steps);
+                const std::multiset<std::string> of_strip = generators(steps);
+                merges += of_strip.count("batch_stats_merge") + of_strip.count("sum_merge");
+                with_all +=
+                    of_strip.count("batch_stats") && of_strip.count("batch_stats_merge") && of_strip.count("pointwise");
+                // The gradient: two sums, both merged, and the kernel that reads them.
+                with_all += of_strip.count("sum_merge") == 2 && of_strip.count("pointwise") >= 2;
+            }
+        }
+        EXPECT_EQ(merges, blocks == 1 ? 3u : 0u);
+        EXPECT_EQ(with_all, blocks == 1 ? 2u : 0u);
+        EXPECT_EQ(at_barrier, blocks == 1 ? 0u : 1u);
+    }
 }
 
 TEST(Plan, TheArenaIsNearTheLeastThatLifetimesNeed) {

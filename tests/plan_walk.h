@@ -32,8 +32,9 @@ struct Walk {
     std::set<std::tuple<Range, Label, int>> touched; // in the arena, in this phase, by which block; -1: by any
 
     Walk(const Graph &graph, const Plan &plan, const ParameterTable &parameters, const KernelContext &context)
-        : graph(graph), plan(plan), parameters(parameters), context(context), times(schedule_times(graph, context)),
-          parts(find_parts(graph)), done(graph.nodes.size(), false) {
+        : graph(graph), plan(plan), parameters(parameters), context(context),
+          times(schedule_times(graph, context, Merges::in_the_only_block)), parts(find_parts(graph)),
+          done(graph.nodes.size(), false) {
         for (size_t i = graph.nodes.size(); i-- > 0;) {
             const Node &node = graph.nodes[i];
             if (node.op == find_op("parameter") || node.op == find_op("state"))
@@ -48,7 +49,8 @@ struct Walk {
             }
         }
         for (auto &[key, nodes] : makers)
-            std::ranges::stable_sort(nodes, std::greater(), [&](size_t i) { return times.when[i]; });
+            std::ranges::stable_sort(nodes, std::greater(),
+                                     [&](size_t i) { return std::pair(times.when[i], times.space[i]); });
     }
 
     // 1, and those that block steps go in.
@@ -168,7 +170,8 @@ struct Walk {
         const int64_t vector = std::min<int64_t>(context.lanes * 4, CRYO_ALIGNMENT);
         EXPECT_EQ(arg.offset % (graph.shape(value).batched() ? vector : CRYO_ALIGNMENT), 0);
         const bool of_strip = call.strip >= 0 && made.tile_stride != 0;
-        int block = call.by_block && arg.block_stride ? 0 : -1;
+        // The only block's steps follow each other, whatever they touch.
+        int block = call.by_block && (arg.block_stride || context.max_blocks() == 1) ? 0 : -1;
         for (const Range &bytes : ranges(step, arg, made.all_blocks, call.strip)) {
             check_inside(arg, bytes);
             if (!has_memory(arg.region)) continue;

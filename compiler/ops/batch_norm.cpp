@@ -162,14 +162,22 @@ static std::vector<ValueType> infer_stats_merge(const Graph &, const Node &n) {
 }
 static Kernel stats_merge_kernel(const Graph &g, const Node &n, const KernelContext &context) {
     int64_t c = g.shape(n.inputs[0])[1];
-    return {.generator = "batch_stats_merge",
-            .parameters = {{"c", text(c)},
-                           {"count", text(n.attrs.integer("count"))},
-                           {"max_batch", text(context.max_batch)}},
-            .args = {{.kind = KernelArg::batch, .extents = {}},
-                     {.kind = KernelArg::input, .index = 0, .extents = {3, c}, .all_blocks = true},
-                     {.kind = KernelArg::output, .index = 0, .extents = {c}},
-                     {.kind = KernelArg::output, .index = 1, .extents = {c}}}};
+    Kernel kernel{.generator = "batch_stats_merge",
+                  .parameters = {{"c", text(c)},
+                                 {"count", text(n.attrs.integer("count"))},
+                                 {"max_batch", text(context.max_batch)}},
+                  .args = {{.kind = KernelArg::batch, .extents = {}},
+                           {.kind = KernelArg::input, .index = 0, .extents = {3, c}, .all_blocks = true},
+                           {.kind = KernelArg::output, .index = 0, .extents = {c}},
+                           {.kind = KernelArg::output, .index = 1, .extents = {c}}},
+                  .channels = c};
+    if (const int64_t strips = context.strips; strips > 1) {
+        tile_block(kernel, strips);
+        kernel.parameters["c"] = text(c / strips);
+        cut(kernel.args[1], 1, strips);
+        for (int output : {2, 3}) cut(kernel.args[size_t(output)], 0, strips);
+    }
+    return kernel;
 }
 static std::vector<ValueType> infer_grad(const Graph &g, const Node &n) {
     if (g.shape(n.inputs[0]) != g.shape(n.inputs[1]))

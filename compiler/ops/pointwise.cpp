@@ -16,10 +16,12 @@ static std::vector<ValueType> infer(const Graph &, const Node &node) {
 }
 
 // The dimension of channels, counted from the last one (1): that of [n, c], [n, c, h, w] and of a block's sums over
-// them, [b, c] and [b, c, 1, 1], to which whole values broadcast.
+// them, [b, c] and [b, c, 1, 1], to which whole values [c], [1, c] and [1, c, 1, 1] broadcast. 0: there is none.
 static size_t channel_dimension(const Shape &result) {
     const size_t rank = size_t(result.rank());
-    return result.per_block() && (rank == 2 || rank == 4) ? rank - 1 : 0;
+    if (result.per_block()) return rank == 2 || rank == 4 ? rank - 1 : 0;
+    const size_t dimension = rank == 1 ? 1 : rank == 2 || rank == 4 ? rank - 1 : 0;
+    return dimension > 0 && result.elements() == result.dims[rank - dimension] ? dimension : 0;
 }
 static int64_t channels_of(const Shape &shape, size_t dimension) {
     return size_t(shape.rank()) < dimension ? 1 : shape.dims[size_t(shape.rank()) - dimension];
@@ -31,8 +33,12 @@ static int64_t common_channels(const Graph &graph, const Node &node, size_t dime
     for (ValueId v : node.outputs)
         if (channel_dimension(graph.shape(v)) != dimension || channels_of(graph.shape(v), dimension) != channels)
             return 0;
-    for (ValueId v : node.inputs)
-        if (int64_t own = channels_of(graph.shape(v), dimension); own != channels && own != 1) return 0;
+    const bool whole = !graph.shape(node.outputs[0]).per_block(); // then inputs are nothing but channels too
+    for (ValueId v : node.inputs) {
+        const Shape &shape = graph.shape(v);
+        const int64_t own = channels_of(shape, dimension);
+        if ((own != channels && own != 1) || (whole && shape.elements() != own)) return 0;
+    }
     // Sums over channels, other shapes, numbers that depend on an element's place.
     const std::string &program = node.attrs.string("program");
     for (const char *other : {"axes=1", "axes=0,1", "shape=", "uniform("})

@@ -164,7 +164,7 @@ static std::vector<ValueType> infer_merge(const Graph &graph, const Node &node) 
 static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelContext &context) {
     int64_t size = graph.shape(node.outputs[0]).elements(), tile = whole_tile(size, context);
     int64_t stride = tile < size ? tile : 0;
-    return {
+    Kernel kernel{
         .generator = "sum_merge",
         .parameters = {{"size", text(tile)},
                        {"max_batch", text(context.max_batch)},
@@ -173,7 +173,14 @@ static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelCon
                  {.kind = KernelArg::input, .index = 0, .extents = {tile}, .tile_stride = stride, .all_blocks = true},
                  {.kind = KernelArg::output, .index = 0, .extents = {tile}, .tile_stride = stride}},
         .tiles = tile < size ? size / tile : 0,
-        .at_barrier = true};
+        .channels = tile < size ? 0 : size,
+        .at_barrier = tile < size};
+    if (const int64_t strips = context.strips; strips > 1 && kernel.channels > 0) {
+        tile_block(kernel, strips);
+        kernel.parameters["size"] = text(size / strips);
+        for (int arg : {1, 2}) cut(kernel.args[size_t(arg)], 0, strips);
+    }
+    return kernel;
 }
 static void merge_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
     int64_t count = node.attrs.integer("mean_count");
