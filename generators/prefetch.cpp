@@ -140,6 +140,8 @@ protected:
             asked_++;
         }
         if (in_tile) inside_.pop_back();
+        if (next && around_ == ahead_.loops.size() && ahead_.products.empty())
+            for (const LinesAhead &lines : ahead_.lines) body = Block::make(all_of(lines), body);
         around_ -= next;
         return For::make(op->name, op->min, op->extent, op->for_type, op->partition_policy, op->device_api, body);
     }
@@ -152,6 +154,15 @@ private:
         const int read = 0, into_l2 = 2, data = 1;
         return Evaluate::make(
             Call::make(Halide::Int(32), "llvm.prefetch.p0", {address, read, into_l2, data}, Call::Extern));
+    }
+
+    static Stmt loop(const std::string &name, int extent, const Stmt &body) {
+        return For::make(name, 0, extent, ForType::Serial, Halide::Partition::Never, Halide::DeviceAPI::None, body);
+    }
+    static Stmt all_of(const LinesAhead &lines) {
+        const Expr line = loop_variable("line");
+        return loop("place", lines.places,
+                    loop("line", lines.count, ask(lines.buffer, lines.index + line * lines.step)));
     }
 
     // What one iteration of the loops inside the tile asks for: `each` lines, or one now and then.

@@ -31,7 +31,7 @@ struct LinesAhead {
 // it, are around the tile.
 struct TileAhead {
     std::vector<std::string> loops;
-    std::string products;
+    std::string products;          // empty: all at once, when the tile begins
     std::vector<LinesAhead> lines; // none: nothing
 };
 

@@ -177,9 +177,12 @@ private:
     std::map<std::string, size_t> asked_; // since the loops around began an iteration
 };
 
+const char *const avx2 = "x86-64-linux-avx-avx2-f16c-fma-sse41-no_asserts-no_bounds_query";
+const char *const avx512 = "x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41-no_asserts-no_bounds_query";
+
 RecordIntoL2 record_kernel(const std::string &generator, const std::map<std::string, std::string> &parameters,
-                           const std::map<std::string, Expr> &values = {}) {
-    const Target target("x86-64-linux-avx-avx2-avx512-avx512_skylake-f16c-fma-sse41-no_asserts-no_bounds_query");
+                           const std::map<std::string, Expr> &values = {}, const char *features = avx512) {
+    const Target target(features);
     auto kernel = GeneratorRegistry::create(generator, GeneratorContext(target));
     for (const auto &[name, value] : parameters) kernel->set_generatorparam_value(name, value);
     Pipeline pipeline = kernel->build_pipeline();
@@ -199,8 +202,9 @@ RecordIntoL2 record_kernel(const std::string &generator, const std::map<std::str
 }
 std::map<std::string, std::set<int64_t>> lines_of_kernel(const std::string &generator,
                                                          const std::map<std::string, std::string> &parameters,
-                                                         const std::map<std::string, Expr> &values = {}) {
-    return record_kernel(generator, parameters, values).lines;
+                                                         const std::map<std::string, Expr> &values = {},
+                                                         const char *features = avx512) {
+    return record_kernel(generator, parameters, values, features).lines;
 }
 
 // Pixels are lines: 16 lanes. Of an image of `channels` planes of so many, those that `wanted` takes.
@@ -297,15 +301,20 @@ TEST(Prefetch, WinogradsWeightGradientAsksForTheNextGroupsTilesOfAllBlocks) {
     const cryolite::WinogradConv q{.lanes = 16, .c = c, .h = 8, .w = 8, .k = k, .r = 3, .padding = 1, .m = 4};
     const cryolite::WinogradGradWeight s = winograd_grad_weight(q);
     ASSERT_EQ(s.chunks(c), 2);
-    const auto lines = lines_of_kernel("conv2d_winograd_grad_weight",
-                                       {{"c", "80"}, {"h", "8"}, {"w", "8"}, {"k", "8"}, {"padding", "1"}},
-                                       {{"batch", 32}, {"x.stride.4", 16 * 64 * c}, {"dy.stride.4", 16 * 64 * k}});
-    ASSERT_EQ(lines.size(), 2u);
-    for (const auto &[buffer, channels] : {std::pair{"x", c}, {"dy", k}}) {
-        const int padding = channels == c ? 1 : 0, t = channels == c ? 6 : 4;
-        std::set<int64_t> right = pixels_of(channels, 64, in_tiles_from(s.group, 8, padding, t));
-        for (int64_t line : pixels_of(channels, 64, [](int) { return true; })) right.insert(64 * channels + line);
-        EXPECT_EQ(lines.at(buffer), right) << buffer;
+    for (const char *features : {avx512, avx2}) { // beside the products, and at once
+        SCOPED_TRACE(features);
+        const RecordIntoL2 record =
+            record_kernel("conv2d_winograd_grad_weight",
+                          {{"lanes", "16"}, {"c", "80"}, {"h", "8"}, {"w", "8"}, {"k", "8"}, {"padding", "1"}},
+                          {{"batch", 32}, {"x.stride.4", 16 * 64 * c}, {"dy.stride.4", 16 * 64 * k}}, features);
+        const auto &lines = record.lines;
+        ASSERT_EQ(lines.size(), 2u);
+        for (const auto &[buffer, channels] : {std::pair{"x", c}, {"dy", k}}) {
+            const int padding = channels == c ? 1 : 0, t = channels == c ? 6 : 4;
+            std::set<int64_t> right = pixels_of(channels, 64, in_tiles_from(s.group, 8, padding, t));
+            for (int64_t line : pixels_of(channels, 64, [](int) { return true; })) right.insert(64 * channels + line);
+            EXPECT_EQ(lines.at(buffer), right) << buffer;
+        }
     }
 }
 
