@@ -133,7 +133,7 @@ struct Trial {
                                                                  {"m", std::to_string(q.m)},
                                                                  {"lanes", std::to_string(q.lanes)},
                                                                  {"tile_k", std::to_string(s.tile_k)},
-                                                                 {"stored_c", std::to_string(s.weight_c)},
+                                                                 {"u_c", std::to_string(s.u_c)},
                                                                  {"channel_tiles", std::to_string(s.channel_tiles)},
                                                                  {"channel_blocks", std::to_string(s.channel_blocks)}},
                                                                 target),
@@ -143,9 +143,9 @@ struct Trial {
                         target),
           x({q.lanes, q.w, q.h, q.c, blocks}, 1), w({q.r, q.r, q.c, q.k}, 2),
           dy({q.lanes, q.wo(), q.ho(), q.k, blocks}, 3), y({q.lanes, q.wo(), q.ho(), q.k, 1}),
-          u({s.tile_k * s.weight_c, s.channel_tiles, q.points(), s.channel_blocks}),
-          scratch({int(q.scratch_elements())}), y2({q.lanes, q.wo(), q.ho(), q.k, 1}), dw({q.r, q.r, q.c, q.k}),
-          dw2({q.r, q.r, q.c, q.k}), grad_scratch({int(winograd_grad_weight(task).scratch_elements)}) {}
+          u({s.tile_k * s.u_c, s.channel_tiles, q.points(), s.channel_blocks}), scratch({int(q.scratch_elements())}),
+          y2({q.lanes, q.wo(), q.ho(), q.k, 1}), dw({q.r, q.r, q.c, q.k}), dw2({q.r, q.r, q.c, q.k}),
+          grad_scratch({int(winograd_grad_weight(task).scratch_elements)}) {}
 
     template <class... A> static void run(const Loaded &kernel, A *...arguments) {
         void *argv[] = {arguments...};

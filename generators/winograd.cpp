@@ -109,7 +109,7 @@ WinogradConv::Schedule WinogradConv::schedule() const {
     const int row = 4 * lanes * s.group; // bytes of one channel at one point
     s.stored_c = apart(c, row);
     s.stored_channel_tiles = apart(s.channel_tiles, row * s.tile_k);
-    s.weight_c = apart(c, 4 * s.tile_k * s.channel_tiles);
+    s.u_c = apart(c, 4 * s.tile_k * s.channel_tiles);
     return s;
 }
 

@@ -56,13 +56,13 @@ struct WinogradConv {
         int tile_x = 1, tile_k = 1, group = 1, channel_tiles = 1, channel_blocks = 1;
         int stored_c = 1,
             stored_channel_tiles = 1; // with room between points, so that they share no sets of the caches
-        int weight_c = 1;             // of the transformed weight, for the same reason; the last one repeats
+        int u_c = 1;                  // of the transformed weight, for the same reason; the last one repeats
         int padded_k() const { return tile_k * channel_tiles * channel_blocks; }
     };
     Schedule schedule() const;
 
-    // Floats of the transformed weight: (tile_k * weight_c, channel_tiles, points, channel_blocks), in reading order.
-    long weight_elements() const { return long(points()) * schedule().weight_c * schedule().padded_k(); }
+    // Floats of the transformed weight: (tile_k * u_c, channel_tiles, points, channel_blocks), in reading order.
+    long weight_elements() const { return long(points()) * schedule().u_c * schedule().padded_k(); }
     long scratch_elements() const; // floats, of one call
 };
 

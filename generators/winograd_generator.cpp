@@ -45,7 +45,7 @@ public:
         const int t = q.t();
         if (q.spread && bias) throw Halide::CompileError("no bias is added to what spreads");
         set_dense(x, {q.lanes, q.w, q.h, q.c, 1});
-        set_dense(u, {s.tile_k * s.weight_c, s.channel_tiles, t * t, s.channel_blocks});
+        set_dense(u, {s.tile_k * s.u_c, s.channel_tiles, t * t, s.channel_blocks});
         if (bias_) set_dense(*bias_, {q.k});
         set_dense(y, {q.lanes, q.wo(), q.ho(), q.k, 1});
         set_dense(scratch, {int(q.scratch_elements())});
@@ -196,12 +196,12 @@ private:
 
 // u = G w G^T for every pair of channels, in the order in which conv2d_winograd reads it. flip: for the input gradient,
 // whose input channels are the convolution's output channels and whose window is turned. Channels that fill the last
-// tile up repeat the last one, and so do the input channels of stored_c behind the c-th, which are not read: with
+// tile up repeat the last one, and so do the input channels of u_c behind the c-th, which are not read: with
 // them points share no sets of the caches, and 256 -> 256 takes 0.7 of the time (Zen 5, inside resnet50's step).
 class WinogradWeight : public Halide::Generator<WinogradWeight> {
 public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, k{"k", 1}, r{"r", 3}, m{"m", 4}, tile_k{"tile_k", 1},
-        channel_tiles{"channel_tiles", 1}, channel_blocks{"channel_blocks", 1}, stored_c{"stored_c", 0};
+        channel_tiles{"channel_tiles", 1}, channel_blocks{"channel_blocks", 1}, u_c{"u_c", 0};
     // A call makes one part of u: one of several channel blocks, or of so many channel tiles of the only block.
     GeneratorParam<bool> in_parts{"in_parts", false};
     GeneratorParam<int> of_tiles{"of_tiles", 0};
@@ -216,7 +216,7 @@ public:
     void generate() {
         refuse_gpu(get_target());
         const int window = r, size = m, t = size + window - 1, tile = tile_k, tiles = channel_tiles,
-                  blocks = channel_blocks, pairs = tile * (stored_c ? stored_c : c);
+                  blocks = channel_blocks, pairs = tile * (u_c ? u_c : c);
         const WinogradMatrices matrices = winograd_matrices(size, window);
         if (flip)
             set_dense(weight, {window, window, k, c});

@@ -60,7 +60,7 @@ Graph graph_of(const Shapes &s, int64_t lanes, bool winograd) {
                           {{"m", int64_t(q.m)},
                            {"flip", flip},
                            {"tile_k", int64_t(t.tile_k)},
-                           {"stored_c", int64_t(t.weight_c)},
+                           {"u_c", int64_t(t.u_c)},
                            {"channel_tiles", int64_t(t.channel_tiles)},
                            {"channel_blocks", int64_t(t.channel_blocks)}});
         };

@@ -148,12 +148,7 @@ static Kernel stats_kernel(const Graph &g, const Node &n, const KernelContext &c
                            {.kind = KernelArg::input, .index = 0, .extents = {context.lanes, w, h, x[1], 1}},
                            {.kind = KernelArg::output, .index = 0, .extents = {3, x[1], 1}}},
                   .channels = x[1]};
-    if (const int64_t strips = context.strips; strips > 1) {
-        tile_block(kernel, strips);
-        kernel.parameters["c"] = text(x[1] / strips);
-        cut(kernel.args[1], 3, strips);
-        cut(kernel.args[2], 1, strips);
-    }
+    cut_strips(kernel, "c", {{1, 3}, {2, 1}}, context);
     return kernel;
 }
 static std::vector<ValueType> infer_stats_merge(const Graph &, const Node &n) {
@@ -171,12 +166,7 @@ static Kernel stats_merge_kernel(const Graph &g, const Node &n, const KernelCont
                            {.kind = KernelArg::output, .index = 0, .extents = {c}},
                            {.kind = KernelArg::output, .index = 1, .extents = {c}}},
                   .channels = c};
-    if (const int64_t strips = context.strips; strips > 1) {
-        tile_block(kernel, strips);
-        kernel.parameters["c"] = text(c / strips);
-        cut(kernel.args[1], 1, strips);
-        for (int output : {2, 3}) cut(kernel.args[size_t(output)], 0, strips);
-    }
+    cut_strips(kernel, "c", {{1, 1}, {2, 0}, {3, 0}}, context);
     return kernel;
 }
 static std::vector<ValueType> infer_grad(const Graph &g, const Node &n) {

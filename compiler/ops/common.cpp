@@ -128,6 +128,14 @@ void cut(KernelArg &arg, size_t dimension, int64_t tiles) {
     if (!outermost) arg.strides = strides;
 }
 
+void cut_strips(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts,
+                const KernelContext &context) {
+    if (context.strips == 1 || kernel.channels == 0) return;
+    tile_block(kernel, context.strips);
+    kernel.parameters[counter] = text(kernel.channels / context.strips);
+    for (const ChannelDimension &c : cuts) cut(kernel.args.at(c.arg), c.dimension, context.strips);
+}
+
 KernelArg output_arg(const Graph &graph, const Node &node, int index, const KernelContext &context) {
     return {.kind = KernelArg::output,
             .index = index,

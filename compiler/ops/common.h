@@ -58,6 +58,14 @@ int64_t block_tiles(int64_t extent, int64_t least, const KernelContext &context)
 void tile_block(Kernel &kernel, int64_t tiles);
 // Leaves the first of so many tiles of an argument, ranges of extent `dimension`.
 void cut(KernelArg &arg, size_t dimension, int64_t tiles);
+// Where an argument's channels lie.
+struct ChannelDimension {
+    size_t arg, dimension;
+};
+// Leaves the kernel one strip of its channels, where there should be strips and it has channels: a range of those that
+// the parameter `counter` counts, in these dimensions of the arguments.
+void cut_strips(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts,
+                const KernelContext &context);
 
 // A case with float32 inputs of these shapes: "[n,2,5,5] [3,2,3,3]".
 Case case_of(const std::string &shapes, Attrs attrs = {}, double low = -1, double high = 1);

@@ -22,9 +22,6 @@ double flops(const Shape &weight, const Shape &y, const KernelContext &context);
 // Images as kernels see them: the groups of a block are blocks of fewer channels, one after another (kernels.md).
 KernelArg image_arg(KernelArg arg, const Shape &weight, const Node &node);
 
-struct ChannelDimension {
-    size_t arg, dimension;
-};
 // Leaves the kernel one tile of a block, where there should be tiles: a range of the channels that the parameter
 // `counter` counts, in these dimensions of the arguments. Of groups, which are the outermost dimension of all, a strip.
 void cut_block(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts, const Node &node,

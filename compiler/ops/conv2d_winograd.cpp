@@ -25,15 +25,13 @@ static std::map<std::string, std::string> parameters(const WinogradConv &q) {
 // made in tiles, ranges of its output channels (attribute `tiles`), q is one of them.
 static std::vector<int64_t> weight_dims(const WinogradConv &q, int64_t tiles) {
     const WinogradConv::Schedule s = q.schedule();
-    return {tiles * s.channel_blocks, q.points(), int64_t(s.channel_tiles) * s.weight_c * s.tile_k};
+    return {tiles * s.channel_blocks, q.points(), int64_t(s.channel_tiles) * s.u_c * s.tile_k};
 }
 static KernelArg weight_arg(KernelArg::Kind kind, int index, int64_t tile_k, int64_t c, int64_t channel_tiles,
                             const Shape &u) {
     return {.kind = kind, .index = index, .extents = {tile_k * c, channel_tiles, u[1], u[0]}};
 }
-static int64_t stored_channels(const Node &n, int64_t c) {
-    return n.attrs.has("stored_c") ? n.attrs.integer("stored_c") : c;
-}
+static int64_t stored_channels(const Node &n, int64_t c) { return n.attrs.has("u_c") ? n.attrs.integer("u_c") : c; }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
     const Shape &w = g.shape(n.inputs[0]);
     if (w.rank() != 4 || w[2] != w[3]) compile_error(n, "the window of weight " + w.text() + " is no square");
@@ -46,10 +44,10 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
     const Shape &w = g.shape(n.inputs[0]), &u = g.shape(n.outputs[0]);
     const bool flip = n.attrs.flag("flip");
     const int64_t c = w[flip ? 0 : 1], tile_k = n.attrs.integer("tile_k"), tiles = n.attrs.integer("channel_tiles");
-    const int64_t k = w[flip ? 1 : 0], stored_c = stored_channels(n, c);
+    const int64_t k = w[flip ? 1 : 0], u_c = stored_channels(n, c);
     Kernel kernel{.generator = "winograd_weight",
                   .parameters = {{"c", text(c)},
-                                 {"stored_c", text(stored_c)},
+                                 {"u_c", text(u_c)},
                                  {"k", text(k)},
                                  {"r", text(w[2])},
                                  {"m", text(n.attrs.integer("m"))},
@@ -57,7 +55,7 @@ static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &
                                  {"channel_tiles", text(tiles)},
                                  {"channel_blocks", text(u[0])},
                                  {"flip", flip ? "true" : "false"}},
-                  .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, stored_c, tiles, u)}};
+                  .args = {input_arg(g, n, 0, context), weight_arg(KernelArg::output, 0, tile_k, u_c, tiles, u)}};
     // All threads share a large one: a task a channel block, or a channel tile where there is one block.
     const int64_t few = 1 << 15;
     if (u.elements() > few && u[0] * tiles > 1) {
@@ -101,10 +99,10 @@ static void reference_weight(const Graph &, const Node &node, const Inputs &in, 
     const bool flip = node.attrs.flag("flip");
     const int64_t r = w[2], outputs = w[flip ? 1 : 0], inputs = w[flip ? 0 : 1];
     const int64_t tile_k = node.attrs.integer("tile_k"), tiles = node.attrs.integer("channel_tiles");
-    const int64_t stored_c = stored_channels(node, inputs);
+    const int64_t u_c = stored_channels(node, inputs);
     const Matrix g = winograd_matrices(int(node.attrs.integer("m")), int(r)).weight;
     for (int64_t padded = 0; padded < u[0] * tiles * tile_k; padded++)
-        for (int64_t stored = 0; stored < stored_c; stored++) {
+        for (int64_t stored = 0; stored < u_c; stored++) {
             const int64_t k = std::min(padded, outputs - 1), kt = padded / tile_k, c = std::min(stored, inputs - 1);
             std::vector<double> window;
             for (int64_t i = 0; i < r * r; i++)
@@ -112,7 +110,7 @@ static void reference_weight(const Graph &, const Node &node, const Inputs &in, 
                     in[0]->data[size_t(flip ? (c * w[1] + k) * r * r + r * r - 1 - i : (k * w[1] + c) * r * r + i)]);
             const std::vector<double> points = sandwich(g, window);
             for (int64_t p = 0; p < u[1]; p++)
-                out[0]->data[size_t((((kt / tiles * u[1] + p) * tiles + kt % tiles) * stored_c + stored) * tile_k +
+                out[0]->data[size_t((((kt / tiles * u[1] + p) * tiles + kt % tiles) * u_c + stored) * tile_k +
                                     padded % tile_k)] = points[size_t(p)];
         }
 }
@@ -153,7 +151,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
     kernel.parameters["bias"] = n.inputs.size() > 2 ? "true" : "false";
     for (int i = 0; i < int(n.inputs.size()); i++) kernel.args.push_back(input_arg(g, n, i, context));
     const WinogradConv::Schedule s = q.schedule();
-    kernel.args[1] = weight_arg(KernelArg::input, 1, s.tile_k, s.weight_c, s.channel_tiles, g.shape(n.inputs[1]));
+    kernel.args[1] = weight_arg(KernelArg::input, 1, s.tile_k, s.u_c, s.channel_tiles, g.shape(n.inputs[1]));
     kernel.args.push_back(output_arg(g, n, 0, context));
     if (const int64_t tiles = tiles_of(n); tiles > 1) {
         tile_block(kernel, tiles);
@@ -188,7 +186,7 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
                 for (int c = 0; c < q.c; c++)
                     for (int p = 0; p < t * t; p++) {
                         const int64_t kt = k / tile_k;
-                        const int64_t at = ((kt / tiles * q.points() + p) * tiles + kt % tiles) * schedule.weight_c + c;
+                        const int64_t at = ((kt / tiles * q.points() + p) * tiles + kt % tiles) * schedule.u_c + c;
                         sums[size_t(p)] +=
                             transformed[size_t(c)][size_t(p)] * in[1]->data[size_t(at * tile_k + k % tile_k)];
                     }
@@ -228,7 +226,7 @@ static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, co
                      {{"m", int64_t(q.m)},
                       {"flip", flip},
                       {"tile_k", int64_t(s.tile_k)},
-                      {"stored_c", int64_t(s.weight_c)},
+                      {"u_c", int64_t(s.u_c)},
                       {"channel_tiles", int64_t(s.channel_tiles)},
                       {"channel_blocks", tiles * s.channel_blocks}},
                      n.layer, n.source);
@@ -339,7 +337,7 @@ static std::vector<Case> weight_cases() {
                              {{"m", int64_t(c.m)},
                               {"flip", flip},
                               {"tile_k", int64_t(s.tile_k)},
-                              {"stored_c", int64_t(s.weight_c)},
+                              {"u_c", int64_t(s.u_c)},
                               {"channel_tiles", int64_t(s.channel_tiles)},
                               {"channel_blocks", int64_t(c.tiles * s.channel_blocks)}}});
         }

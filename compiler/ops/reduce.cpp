@@ -175,11 +175,7 @@ static Kernel merge_kernel(const Graph &graph, const Node &node, const KernelCon
         .tiles = tile < size ? size / tile : 0,
         .channels = tile < size ? 0 : size,
         .at_barrier = tile < size};
-    if (const int64_t strips = context.strips; strips > 1 && kernel.channels > 0) {
-        tile_block(kernel, strips);
-        kernel.parameters["size"] = text(size / strips);
-        for (int arg : {1, 2}) cut(kernel.args[size_t(arg)], 0, strips);
-    }
+    cut_strips(kernel, "size", {{1, 0}, {2, 0}}, context);
     return kernel;
 }
 static void merge_reference(const Graph &, const Node &node, const Inputs &in, const Outputs &out) {
