@@ -221,11 +221,7 @@ void speed(const KernelTarget &target, std::vector<Row> rows) {
 
 // Root mean square of the difference to float64, over that of the results.
 void errors(const KernelTarget &target) {
-    std::printf(
-        "// winograd_bench --errors: m, r, channels, root mean square errors of direct convolution and of F(m, r)\n"
-        "// with the points of winograd_points, both against float64, over the root mean square result; one block "
-        "of 12 x 12,\n// padded by a window for what spreads.\n");
-    for (auto [m, r] : {std::pair{2, 3}, {4, 3}, {2, 5}, {4, 5}})
+    for (auto [m, r] : {std::pair{2, 3}, {3, 3}, {4, 3}, {2, 5}, {4, 5}})
         for (int channels : {4, 16, 64, 256})
             for (bool spread : {false, true}) {
                 const int padding = spread ? r - 1 : 0;
@@ -265,7 +261,7 @@ void errors(const KernelTarget &target) {
                     count("grad_weight", sum, t.dw.begin()[i], t.dw2.begin()[i]);
                 }
                 for (const auto &[use, sum] : sums)
-                    std::printf("{%d, %d, WinogradUse::%s, %d, %.2e, %.2e},\n", m, r, use.c_str(), channels,
+                    std::printf("{%d, %d, %d, WinogradUse::%s, %d, %.2e, %.2e},\n", v, m, r, use.c_str(), channels,
                                 std::sqrt(sum[1] / sum[0]), std::sqrt(sum[2] / sum[0]));
             }
 }
@@ -276,6 +272,11 @@ int main(int argc, char **argv) {
     try {
         const KernelTarget target = resolve_target({});
         if (argc > 1 && !std::strcmp(argv[1], "--errors")) {
+            std::printf(
+                "// winograd_bench --errors: lanes, m, r, use, channels, root mean square errors of direct convolution "
+                "and of\n// F(m, r) with the points of winograd_points, both against float64, over the root mean square "
+                "result; one block\n// of 12 x 12, padded by a window for what spreads.\n");
+            if (target.lanes > 8) errors(resolve_target({.target = "x86-64-linux-avx-avx2-f16c-fma-sse41"}));
             errors(target);
             return 0;
         }

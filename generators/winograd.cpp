@@ -11,6 +11,8 @@ std::vector<double> winograd_points(int t) {
     switch (t) {
     case 4:
         return {0, 1, -1};
+    case 5:
+        return {0, 0.75, -0.75, 2};
     case 6:
         return {0, 0.75, -0.75, 1.5, -1.5};
     case 8:
@@ -209,7 +211,7 @@ static double direct_cycles(const WinogradConv &q, WinogradUse use) {
 
 double winograd_error(int m, int r, WinogradUse use) {
     struct Row {
-        int m, r;
+        int lanes, m, r;
         WinogradUse use;
         int channels;
         double direct, winograd;
@@ -225,7 +227,7 @@ double winograd_error(int m, int r, WinogradUse use) {
 
 std::vector<int> winograd_tiles(int r, WinogradUse use, bool any_error) {
     std::vector<int> tiles;
-    for (int m : {2, 4})
+    for (int m : {2, 3, 4})
         if (double error = winograd_error(m, r, use); error > 0 && (error <= winograd_error_limit || any_error))
             tiles.push_back(m);
     return tiles;

@@ -83,7 +83,7 @@ WinogradConv winograd_grad_weight_task(const WinogradConv &conv);
 enum class WinogradUse { forward, spread, grad_weight };
 
 // Error of F(m, r) as a multiple of direct convolution's (root mean square, both against float64): the largest over
-// the channel counts of schedules/winograd_error.inc. 0: not measured.
+// the lanes and channel counts of schedules/winograd_error.inc. 0: not measured.
 double winograd_error(int m, int r, WinogradUse use);
 
 // The tiles m that F(m, r) is accurate enough with: of any stated error, or within winograd_error_limit.

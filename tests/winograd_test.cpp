@@ -28,6 +28,7 @@ struct Shapes {
 const std::vector<Shapes> shapes = {
     {1, 1, 1, 1, 3, 1, 4},   {3, 4, 4, 5, 3, 1, 4},  {7, 7, 7, 13, 3, 1, 4},  {5, 14, 14, 3, 3, 1, 4},
     {2, 3, 9, 3, 3, 0, 4},   {3, 5, 6, 2, 3, 2, 4},  {17, 8, 8, 31, 3, 1, 4}, {64, 8, 8, 64, 3, 1, 4},
+    {9, 6, 6, 17, 3, 1, 3},  {3, 3, 3, 5, 3, 1, 3},  {2, 7, 10, 3, 3, 0, 3},  {4, 5, 4, 2, 3, 2, 3},
     {1, 3, 3, 2, 3, 0, 2},   {5, 7, 8, 11, 3, 1, 2}, {33, 4, 4, 20, 3, 1, 2}, {6, 12, 12, 16, 5, 0, 2},
     {3, 14, 14, 4, 5, 2, 2}, {2, 5, 5, 3, 5, 4, 2},  {4, 9, 7, 5, 5, 2, 4},   {13, 16, 16, 24, 5, 2, 4},
 };
@@ -183,13 +184,14 @@ TEST(Math, ChoosesTheAlgorithm) {
 
 TEST(Math, ErrorsAreMeasuredAndWithinTheLimit) {
     for (WinogradUse use : {WinogradUse::forward, WinogradUse::grad_weight}) {
-        for (int m : {2, 4}) {
+        for (int m : {2, 3, 4}) {
             EXPECT_GT(winograd_error(m, 3, use), 0);
             EXPECT_LE(winograd_error(m, 3, use), winograd_error_limit) << m;
         }
         EXPECT_GT(winograd_error(4, 5, use), winograd_error_limit);
     }
     EXPECT_LE(winograd_error(2, 5, WinogradUse::forward), winograd_error_limit);
+    EXPECT_GT(winograd_error(2, 5, WinogradUse::grad_weight), winograd_error_limit);
     EXPECT_EQ(winograd_error(4, 7, WinogradUse::forward), 0); // not measured, not chosen
 }
 

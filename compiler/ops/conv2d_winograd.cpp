@@ -323,6 +323,7 @@ const WinogradCase winograd_cases[] = {
     {2, 4, 4, 3, 3, 1, 4},  {1, 1, 1, 1, 3, 1, 4},   {3, 7, 5, 2, 3, 0, 4},     {2, 5, 7, 3, 3, 2, 4},
     {2, 6, 6, 5, 3, 1, 2},  {3, 5, 4, 7, 3, 0, 2},   {2, 8, 9, 3, 5, 2, 2},     {3, 5, 5, 2, 5, 0, 2},
     {1, 14, 9, 2, 5, 4, 4}, {11, 9, 3, 13, 3, 1, 4}, {3, 6, 7, 16, 3, 1, 4, 2},
+    {2, 6, 6, 3, 3, 1, 3},  {5, 4, 7, 2, 3, 0, 3},
 };
 static WinogradConv conv_of(const WinogradCase &c) {
     return {.lanes = int(case_lanes), .c = c.c, .h = c.h, .w = c.w, .k = c.k, .r = c.r, .padding = c.padding, .m = c.m};
