@@ -2,8 +2,10 @@
 thread, as the compiler's plan runs them, beside oneDNN through PyTorch on the same shapes.
 
 Ours are timed inside real train steps, by the runtime's profile: all kernels of a layer's pass on all blocks of the
-batch, weight transforms and merges among them. What lies between convolutions and linear layers we fuse, so that no
-kernel belongs to one layer; the sum of it stands beside the sum of the peer's calls.
+batch, weight transforms and merges among them. oneDNN's convolutions are timed inside PyTorch's train steps (`peer`),
+and alone, again and again on values that the caches hold (`peer_alone`). Linear layers, which PyTorch does without
+oneDNN, are timed alone. What lies between convolutions and linear layers we fuse, so that no kernel belongs to one
+layer; the sum of it stands beside the sum of the peer's calls.
 """
 import collections
 import dataclasses
@@ -11,7 +13,7 @@ import json
 import statistics
 import subprocess
 
-from contestants import Ours
+from contestants import BenchError, Ours
 from rows import TRAIN_BATCH
 
 HEAVY = {"conv2d": ("forward", "backward-data", "backward-weights"),
@@ -117,13 +119,25 @@ def ours_by_pass(profile, layers):
     return {key: {k: v / counts[key[0]] for k, v in total.items()} for key, total in sums.items()}, rest
 
 
+def convolutions_in_steps(setup, net, seconds):
+    """{(x, w, stride, padding, pass): {form: {median, fastest}}}"""
+    result = collections.defaultdict(dict)
+    reply = setup.peer("layer_steps.py").time(net=net, batch=TRAIN_BATCH[net], seconds=seconds)
+    for form, found in reply.items():
+        for c in found:
+            key = tuple(c["x"]), tuple(c["w"]), c["stride"], c["padding"], c["pass"]
+            result[key][form] = {"median": faster_half(c["ms"]), "fastest": min(c["ms"])}
+    return result
+
+
 def time_layers(setup, net, rounds, seconds, say):
     """One record for each pass of each different layer, and one for all between."""
     layers = layers_of(setup, net)
     ours = Ours(setup, net, "train", TRAIN_BATCH[net], 1, profile=True)
     counts = collections.Counter(layer for _, layer in layers)
     asked = [(layer, direction) for layer in counts for direction in {**HEAVY, **BETWEEN}[layer.op]]
-    mine, theirs = collections.defaultdict(list), collections.defaultdict(lambda: collections.defaultdict(list))
+    mine = collections.defaultdict(list)
+    theirs, alone = (collections.defaultdict(lambda: collections.defaultdict(list)) for _ in range(2))
     between = []
     profile = {}
     for number in range(rounds):
@@ -133,15 +147,27 @@ def time_layers(setup, net, rounds, seconds, say):
         between.append(rest)
         for key, times in by_pass.items():
             mine[key].append(times)
-        for i, (layer, direction) in enumerate(asked if setup.peers_python else ()):
+        if not setup.peers_python:
+            continue
+        say(f"layers/{net}: round {number + 1} of {rounds}, PyTorch's train steps")
+        in_steps = convolutions_in_steps(setup, net, seconds)
+        for i, (layer, direction) in enumerate(asked):
             say(f"layers/{net}: round {number + 1} of {rounds}, oneDNN {i + 1} of {len(asked)}")
             reply = setup.peer("layer_bench.py").time(**layer.request(direction, 0.02))
             for form, ms in reply.items():
-                theirs[layer, direction][form].append({"median": faster_half(ms), "fastest": min(ms)})
+                alone[layer, direction][form].append({"median": faster_half(ms), "fastest": min(ms)})
+            if layer.op != "conv2d":
+                theirs[layer, direction] = alone[layer, direction]
+            elif (layer, direction) in mine:
+                forms = in_steps.get((layer.x, layer.w, layer.stride, layer.padding, direction))
+                if not forms:
+                    raise BenchError(f"{net}: no {direction} of {layer.text} in PyTorch's step")
+                for form, times in forms.items():
+                    theirs[layer, direction][form].append(times)
     ours.close()
     records = [{"net": net, "op": layer.op, "pass": direction, "shape": layer.text, "flops": layer.flops(),
                 "kernel_peak_gflops": profile["fma_gflops"], "cryolite": mine[layer, direction],
-                "peer": theirs[layer, direction]}
+                "peer": theirs[layer, direction], "peer_alone": alone[layer, direction]}
                for layer, direction in asked if layer.op in HEAVY and (layer, direction) in mine]
     return {"name": f"layers/{net}", "net": net, "passes": records,
             "between": {"cryolite": between, "peer": sum_between(asked, counts, theirs, rounds)}}

@@ -274,7 +274,8 @@ int main(int argc, char **argv) {
         if (argc > 1 && !std::strcmp(argv[1], "--errors")) {
             std::printf(
                 "// winograd_bench --errors: lanes, m, r, use, channels, root mean square errors of direct convolution "
-                "and of\n// F(m, r) with the points of winograd_points, both against float64, over the root mean square "
+                "and of\n// F(m, r) with the points of winograd_points, both against float64, over the root mean "
+                "square "
                 "result; one block\n// of 12 x 12, padded by a window for what spreads.\n");
             if (target.lanes > 8) errors(resolve_target({.target = "x86-64-linux-avx-avx2-f16c-fma-sse41"}));
             errors(target);

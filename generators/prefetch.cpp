@@ -67,10 +67,10 @@ private:
             Expr loop = Variable::make(Halide::Int(32), loops_[i]->name);
             Expr step = simplify(substitute(loops_[i]->name, loop + 1, read_) - read_);
             const auto extent = as_const_int(simplify(loops_[i]->extent)), by = as_const_int(step);
-            if (!extent || !by) return std::nullopt;
+            goes_on = goes_on || !by || *by != 0;
+            if (!by || (goes_on && !extent)) return std::nullopt;
             steps.push_back(*by);
-            extents.push_back(*extent);
-            goes_on = goes_on || *by != 0;
+            extents.push_back(extent.value_or(0)); // not asked for, where the loop reads all of it again
             if (goes_on && *by == 0 && first == loops_.size()) first = i;
         }
         const int64_t step = steps.back();

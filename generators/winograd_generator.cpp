@@ -29,6 +29,7 @@ public:
     GeneratorParam<int> lanes{"lanes", 0}, c{"c", 1}, h{"h", 1}, w{"w", 1}, k{"k", 1}, r{"r", 3}, padding{"padding", 0},
         m{"m", 4};
     GeneratorParam<bool> bias{"bias", false}, spread{"spread", false};
+    GeneratorParam<int> parts{"parts", 1}; // > 1: a call makes one of so many ranges of groups
     Input<Buffer<float, 5>> x{"x"};
     Input<Buffer<float, 4>> u{"u"};
     Output<Buffer<float, 1>> scratch{"scratch"};
@@ -36,6 +37,7 @@ public:
 
     void configure() {
         if (bias) bias_ = add_input<Buffer<float, 1>>("bias_values");
+        if (parts > 1) part_ = add_input<int>("part");
     }
 
     void generate() {
@@ -43,7 +45,7 @@ public:
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
         const int t = q.t();
-        if (q.spread && bias) throw Halide::CompileError("no bias is added to what spreads");
+        if (q.spread && (bias || part_)) throw Halide::CompileError("what spreads has neither a bias nor parts");
         set_dense(x, {q.lanes, q.w, q.h, q.c, 1});
         set_dense(u, {s.tile_k * s.u_c, s.channel_tiles, t * t, s.channel_blocks});
         if (bias_) set_dense(*bias_, {q.k});
@@ -87,11 +89,14 @@ public:
         Exprs across, along;
         for (int at = 0; at < t; at++) across.push_back(product_(l, ti, ko, kt, at, py, kb, g));
         lines(l, ix, py, ti, ko, kt, kb, g) = mux(ix, transform(q.write_matrix(), across));
+        const Expr first = part_ ? first_group(*part_) : 0;
+        const Expr groups = part_ ? first_group(*part_ + 1) - first : ceil_div(q.tiles(), s.group);
         RDom d(0, q.writes(), 0, q.writes(), 0, s.group, 0, s.tile_k, 0, s.channel_tiles, 0, s.channel_blocks, 0,
-               ceil_div(q.tiles(), s.group));
-        for (int at = 0; at < t; at++) along.push_back(lines(l, d[0], at, d[2], d[3], d[4], d[5], d[6]));
+               groups);
+        const Expr group = first + d[6];
+        for (int at = 0; at < t; at++) along.push_back(lines(l, d[0], at, d[2], d[3], d[4], d[5], group));
         Expr value = mux(d[1], transform(q.write_matrix(), along));
-        Expr out_tile = d[6] * s.group + d[2];
+        Expr out_tile = group * s.group + d[2];
         Expr out_x = out_tile % q.tiles_x() * q.m + q.write_from() + d[0];
         Expr out_y = out_tile / q.tiles_x() * q.m + q.write_from() + d[1];
         Expr channel = (d[5] * s.channel_tiles + d[4]) * s.tile_k + d[3];
@@ -154,6 +159,10 @@ private:
             throw Halide::CompileError("no Winograd convolution for this window, tile and padding");
         return q;
     }
+    Expr first_group(const Expr &part) {
+        const WinogradConv q = shape();
+        return part * ceil_div(q.tiles(), q.schedule().group) / int(parts);
+    }
     // The last group may have fewer tiles; what it lacks repeats its last one.
     static Expr tile_at(const WinogradConv &q, const WinogradConv::Schedule &s, const Expr &group, const Expr &at) {
         Expr tile = group * s.group + at;
@@ -166,7 +175,7 @@ private:
         const WinogradConv q = shape();
         const WinogradConv::Schedule s = q.schedule();
         const long bytes = 4L * q.lanes * (q.c * q.h * q.w + q.k * q.ho() * q.wo());
-        if (q.tiles() <= s.group || bytes < cached_images || q.c < 16 || q.spread) return;
+        if (ceil_div(q.tiles(), s.group) <= int(parts) || bytes < cached_images || q.c < 16 || q.spread) return;
         const std::string point = product_.name() + ".s0.";
         // Channels of the channel block at hand, of `all`.
         auto first = [&](int channels, int all) {
@@ -180,7 +189,7 @@ private:
             const Expr pixel = first(channels, all) * (w * h) + clamp(row, 0, h - 1) * w + clamp(column, 0, w - 1);
             return {buffer, pixel * q.lanes, s.group, channels, w * h * q.lanes};
         };
-        const Expr group = loop_variable(group_loop_);
+        const Expr group = loop_variable(group_loop_) + (part_ ? first_group(*part_) : 0);
         prefetch_beside_products(
             pipeline,
             {{group_loop_, point + "px"},
@@ -191,6 +200,7 @@ private:
 
     std::string group_loop_, block_loop_, sum_;
     Halide::GeneratorInput<Buffer<float, 1>> *bias_ = nullptr;
+    Halide::GeneratorInput<int> *part_ = nullptr;
     Func input_{"input"}, product_{"product"};
 };
 

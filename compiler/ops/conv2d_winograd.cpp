@@ -115,7 +115,11 @@ static void reference_weight(const Graph &, const Node &node, const Inputs &in, 
         }
 }
 
-// ---- the convolution
+// ---- the convolution: in one task a block, or in several, of `tiles` ranges of its output channels or of `parts` of
+// its image
+struct Split {
+    int64_t tiles = 1, parts = 1;
+};
 static int64_t tiles_of(const Node &n) { return n.attrs.has("tiles") ? n.attrs.integer("tiles") : 1; }
 // One tile of it.
 static WinogradConv conv_of(const Graph &g, const Node &n) {
@@ -157,6 +161,11 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
         tile_block(kernel, tiles);
         for (size_t i = 1; i < kernel.args.size(); i++)
             cut(kernel.args[i], i == 2 && n.inputs.size() > 2 ? 0 : 3, tiles);
+    }
+    if (n.attrs.has("parts")) {
+        tile_block(kernel, n.attrs.integer("parts"));
+        kernel.parameters["parts"] = text(kernel.tiles);
+        kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::tile, .extents = {}});
     }
     kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
     return kernel;
@@ -208,8 +217,8 @@ static WinogradConv tile_of(WinogradConv q, int64_t tiles) {
     q.k /= int(tiles);
     return q;
 }
-// Every tile transforms the input again: inside resnet50's step of 16 samples 128 -> 128 @ 14 in tiles of 64 channels
-// takes 0.88 of the time of tiles of 32 (Zen 5). So they are as large as keeps the processors busy.
+// Every tile of channels transforms the input again: inside resnet50's step of 16 samples 128 -> 128 @ 14 in tiles of
+// 64 channels takes 0.88 of the time of tiles of 32 (Zen 5). So they are as large as keeps the processors busy.
 static int64_t choose_tiles(const WinogradConv &q, const KernelContext &context) {
     const auto possible = [&](int64_t tiles) {
         return q.k % tiles == 0 && tile_of(q, tiles).schedule().padded_k() * tiles == q.k;
@@ -218,6 +227,25 @@ static int64_t choose_tiles(const WinogradConv &q, const KernelContext &context)
         for (int64_t tiles = block_tiles(q.k, least, context); tiles > 1; tiles--)
             if (possible(tiles) && tiles * context.max_blocks() >= context.processors) return tiles;
     return 1;
+}
+// Parts of the image read every weight, and groups of tiles are dealt out whole.
+static Split choose_split(const WinogradConv &q, const KernelContext &context) {
+    Split best{.tiles = choose_tiles(q, context)};
+    if (!context.has_few_blocks() || q.spread) return best;
+    const auto rounds = [&](int64_t tasks) { return (tasks * context.max_blocks() - 1) / context.processors + 1; };
+    const auto cycles = [](const WinogradConv &task) {
+        const int no_weights = 1 << 20; // blocks that share the making of one
+        return winograd_cycles(task, WinogradUse::forward, no_weights);
+    };
+    double least = double(rounds(best.tiles)) * cycles(tile_of(q, best.tiles));
+    const WinogradConv::Schedule s = q.schedule();
+    const int64_t groups = (q.tiles() - 1) / s.group + 1;
+    for (int64_t parts = 2; parts <= std::min(groups, context.tasks_of_block()); parts++) {
+        const int64_t largest = (groups - 1) / parts + 1;
+        const double time = double(rounds(parts) * largest) / double(groups) * cycles(q);
+        if (time < least) best = {.tiles = 1, .parts = parts}, least = time;
+    }
+    return best;
 }
 static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip,
                                   int64_t tiles) {
@@ -231,22 +259,23 @@ static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, co
                       {"channel_blocks", tiles * s.channel_blocks}},
                      n.layer, n.source);
 }
-static Attrs conv_attrs(const WinogradConv &q, int64_t tiles) {
+static Attrs conv_attrs(const WinogradConv &q, const Split &split) {
     Attrs attrs{{"k", int64_t(q.k)},
                 {"r", int64_t(q.r)},
                 {"m", int64_t(q.m)},
                 {"padding", int64_t(q.padding)},
                 {"lanes", int64_t(q.lanes)}};
-    if (tiles > 1) attrs.map["tiles"] = tiles;
+    if (split.tiles > 1) attrs.map["tiles"] = split.tiles;
+    if (split.parts > 1) attrs.map["parts"] = split.parts;
     if (q.spread) attrs.map["spread"] = true;
     return attrs;
 }
 static void bind(Rewriter &r, const Node &n, const char *op, const WinogradConv &q, bool flip,
                  const KernelContext &context) {
-    const int64_t tiles = choose_tiles(q, context);
+    const Split split = choose_split(q, context);
     std::vector<ValueId> inputs = r.inputs(n);
-    inputs[1] = transformed_weight(r, n, inputs[1], q, flip, tiles);
-    r.bind(n.outputs[0], r.to.add1(op, inputs, conv_attrs(q, tiles), n.layer, n.source));
+    inputs[1] = transformed_weight(r, n, inputs[1], q, flip, split.tiles);
+    r.bind(n.outputs[0], r.to.add1(op, inputs, conv_attrs(q, split), n.layer, n.source));
 }
 // Direct convolution is F(1, r); 0 says so to those who ask.
 static int choose_tile(const WinogradConv &q, const KernelContext &context, WinogradUse use) {
@@ -317,13 +346,24 @@ bool lower_conv2d_grad_input_to_winograd(Rewriter &r, const Node &n, const Kerne
 // ---- cases
 struct WinogradCase {
     int c, h, w, k, r, padding, m;
-    int tiles = 1;
+    Split split = {};
 };
 const WinogradCase winograd_cases[] = {
-    {2, 4, 4, 3, 3, 1, 4},  {1, 1, 1, 1, 3, 1, 4},   {3, 7, 5, 2, 3, 0, 4},     {2, 5, 7, 3, 3, 2, 4},
-    {2, 6, 6, 5, 3, 1, 2},  {3, 5, 4, 7, 3, 0, 2},   {2, 8, 9, 3, 5, 2, 2},     {3, 5, 5, 2, 5, 0, 2},
-    {1, 14, 9, 2, 5, 4, 4}, {11, 9, 3, 13, 3, 1, 4}, {3, 6, 7, 16, 3, 1, 4, 2},
-    {2, 6, 6, 3, 3, 1, 3},  {5, 4, 7, 2, 3, 0, 3},
+    {2, 4, 4, 3, 3, 1, 4},
+    {1, 1, 1, 1, 3, 1, 4},
+    {3, 7, 5, 2, 3, 0, 4},
+    {2, 5, 7, 3, 3, 2, 4},
+    {2, 6, 6, 5, 3, 1, 2},
+    {3, 5, 4, 7, 3, 0, 2},
+    {2, 8, 9, 3, 5, 2, 2},
+    {3, 5, 5, 2, 5, 0, 2},
+    {1, 14, 9, 2, 5, 4, 4},
+    {11, 9, 3, 13, 3, 1, 4},
+    {3, 6, 7, 16, 3, 1, 4, {.tiles = 2}},
+    {2, 6, 6, 3, 3, 1, 3},
+    {5, 4, 7, 2, 3, 0, 3},
+    {3, 14, 13, 4, 3, 1, 4, {.parts = 3}},
+    {2, 9, 9, 3, 5, 2, 2, {.parts = 2}},
 };
 static WinogradConv conv_of(const WinogradCase &c) {
     return {.lanes = int(case_lanes), .c = c.c, .h = c.h, .w = c.w, .k = c.k, .r = c.r, .padding = c.padding, .m = c.m};
@@ -332,7 +372,7 @@ static std::vector<Case> weight_cases() {
     std::vector<Case> cases;
     for (const WinogradCase &c : winograd_cases)
         for (bool flip : {false, true}) {
-            const WinogradConv::Schedule s = tile_of(conv_of(c), c.tiles).schedule();
+            const WinogradConv::Schedule s = tile_of(conv_of(c), c.split.tiles).schedule();
             const Shape weight{flip ? c.c : c.k, flip ? c.k : c.c, c.r, c.r};
             cases.push_back({{{weight, Type::f32}},
                              {{"m", int64_t(c.m)},
@@ -340,7 +380,7 @@ static std::vector<Case> weight_cases() {
                               {"tile_k", int64_t(s.tile_k)},
                               {"u_c", int64_t(s.u_c)},
                               {"channel_tiles", int64_t(s.channel_tiles)},
-                              {"channel_blocks", int64_t(c.tiles * s.channel_blocks)}}});
+                              {"channel_blocks", int64_t(c.split.tiles * s.channel_blocks)}}});
         }
     return cases;
 }
@@ -350,8 +390,8 @@ static std::vector<Case> cases_with(bool bias, bool spread = false) {
         WinogradConv q = conv_of(c);
         q.spread = spread;
         Case result{{{Shape{Shape::batch, c.c, c.h, c.w}, Type::f32},
-                     {Shape(weight_dims(tile_of(q, c.tiles), c.tiles)), Type::f32}},
-                    conv_attrs(q, c.tiles)};
+                     {Shape(weight_dims(tile_of(q, c.split.tiles), c.split.tiles)), Type::f32}},
+                    conv_attrs(q, {.tiles = c.split.tiles, .parts = spread ? 1 : c.split.parts})};
         if (bias) result.inputs.push_back({Shape{c.k}, Type::f32});
         cases.push_back(result);
     }
