@@ -84,7 +84,7 @@ def pass_of(kernel, op, after_loss):
     generator, *parameters = kernel.split()
     if "grad_weight" in generator or generator == "sum_merge" or (op == "linear" and generator == "transpose"):
         return "backward-weights"
-    if "grad_input" in generator or "flip=true" in parameters or (generator == "conv2d_winograd" and after_loss):
+    if "grad_input" in generator or "flip=true" in parameters or (generator in ("conv2d_winograd", "conv2d_strassen") and after_loss):
         return "backward-data"
     if generator in ("pointwise", "transpose", "sgd") or generator.startswith("batch_stats"):
         return None

@@ -68,6 +68,8 @@ set(generator_sources
     generators/scratch.cpp
     generators/sgd_generator.cpp
     generators/standalone_generators.cpp
+    generators/strassen.cpp
+    generators/strassen_generator.cpp
     generators/transpose_generator.cpp
     generators/tuning.cpp
     generators/turn.cpp
@@ -103,6 +105,7 @@ set(compiler_sources
     compiler/ops/conv2d_common.cpp
     compiler/ops/conv2d_grad_input.cpp
     compiler/ops/conv2d_grad_weight.cpp
+    compiler/ops/conv2d_strassen.cpp
     compiler/ops/conv2d_winograd.cpp
     compiler/ops/conv2d_winograd_grad.cpp
     compiler/ops/elementwise.cpp
@@ -255,6 +258,7 @@ set(model_test_sources
     tests/schedules_test.cpp
     tests/special_table_test.cpp
     tests/special_values_test.cpp
+    tests/strassen_test.cpp
     tests/winograd_test.cpp
 )
 

@@ -13,7 +13,7 @@
 namespace cryolite {
 
 // The kinds, those first that others depend on: what is stored is known by the lowered graph it is decided on.
-inline constexpr const char *decision_kinds[] = {"winograd", "weight_gradient", "storage"};
+inline constexpr const char *decision_kinds[] = {"winograd", "strassen", "weight_gradient", "storage"};
 
 struct Decision {
     std::string kind;

@@ -27,6 +27,7 @@ static int processors_for(const CompileOptions &options) {
 PassContext pass_context(const Network &network, Mode mode, const CompileOptions &options, const KernelTarget &target,
                          std::shared_ptr<Choices> choices) {
     KernelContext kernel{target.lanes, options.batch, network.math()};
+    kernel.weights_change = mode == Mode::train;
     kernel.processors = processors_for(options);
     kernel.strip_bytes = options.strip_bytes;
     if (target.gpu) {

@@ -68,6 +68,7 @@ struct KernelContext {
         0; // > 0: the path of one sample, channels innermost in vectors of this width (passes/channels.cpp)
     bool by_halves = false; // a whole vector takes as long as two of half its width
     bool device = false; // a call has all blocks, and enough threads without tiles (generators/kernels.md, "On a GPU")
+    bool weights_change = true;      // in every step; else what depends on them alone is made once
     int64_t processors = 1;          // to be kept busy: by tiles and strips, where the largest batch has fewer blocks
     int64_t strip_bytes = 512 << 10; // of a core's own cache, that what steps touch for one strip may fill (strips.h)
     int64_t strips = 1;              // of a block's channels: the kernel makes one of so many, as a tile

@@ -140,13 +140,17 @@ struct Gather {
         const std::string row = out.name() + ".s0.x.xo", column = out.name() + ".s0.c.co";
         const Expr tile_at = loop_variable(row), place = loop_variable("place");
         const Expr channel_tile = channel_tiles > 1 ? loop_variable(column) : Expr(0);
-        auto lines = [&](const std::string &buffer, const Expr &at, int channels, int all) -> LinesAhead {
-            const Expr x = min(at * tile.x, q.w - tile.x), channel = min(channel_tile * channels, all - channels);
+        auto lines = [&](const std::string &buffer, const Expr &at, const Expr &part, int channels,
+                         int all) -> LinesAhead {
+            const Expr x = min(at * tile.x, q.w - tile.x), channel = min(part * channels, all - channels);
             return {buffer, (channel * plane + x + place) * lanes, tile.x, channels, plane * lanes};
         };
-        TileAhead result{{row}, sum.name(), {lines(source, tile_at + 1, share, q.channels)}};
+        TileAhead result{{row}, sum.name(), {lines(source, tile_at + 1, channel_tile, share, q.channels)}};
         if (channel_tiles > 1) result.loops.push_back(column);
-        for (const std::string &buffer : stored) result.lines.push_back(lines(buffer, tile_at, tile.c, k));
+        const Expr last = channel_tile == channel_tiles - 1;
+        const Expr next_tile = tile_at + select(last, 1, 0), next_channels = select(last, 0, channel_tile + 1);
+        for (const std::string &buffer : stored)
+            result.lines.push_back(lines(buffer, next_tile, next_channels, tile.c, k));
         if (channel_tiles > 1 && rows) {
             const Expr result_at = min((channel_tile + 1) * tile.c, k - tile.c) + place;
             const int line = 16; // floats

@@ -1,5 +1,6 @@
 // 2-D convolution of x [n,c,h,w] with weight [k,c/groups,r,s] and bias [k] (conv2d_common.h).
 #include "conv2d_common.h"
+#include "conv2d_strassen.h"
 #include "conv2d_winograd.h"
 
 namespace cryolite {
@@ -49,7 +50,7 @@ static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
         std::vector<ValueId> inputs = r.inputs(n);
         inputs[0] = seen_pixels(r, n, inputs[0]);
         r.bind(n.outputs[0], r.to.add1("conv2d", inputs, of_stride_one(n.attrs), n.layer, n.source));
-    } else if (!lower_conv2d_to_winograd(r, n, context)) {
+    } else if (!lower_conv2d_to_winograd(r, n, context) && !lower_conv2d_to_strassen(r, n, context)) {
         r.copy(n);
     }
 }

@@ -1,6 +1,7 @@
 // The gradient of conv2d for its input, from those of its result and the weight. Attributes h and w: the input's;
 // swapped: the weight comes from swap_channels.
 #include "conv2d_common.h"
+#include "conv2d_strassen.h"
 #include "conv2d_winograd.h"
 
 namespace cryolite {
@@ -42,7 +43,8 @@ static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
         for (const char *side : {"h", "w"}) all.map[side] = n.attrs.integer(side);
         ValueId dx = add_direct(r, n, seen, context);
         r.bind(n.outputs[0], r.to.add1("avg_pool2d_grad", {dx}, all, n.layer, n.source));
-    } else if (!lower_conv2d_grad_input_to_winograd(r, n, context)) {
+    } else if (!lower_conv2d_grad_input_to_winograd(r, n, context) &&
+               !lower_conv2d_grad_input_to_strassen(r, n, context)) {
         r.bind(n.outputs[0], add_direct(r, n, n.attrs, context));
     }
 }

@@ -45,6 +45,8 @@ std::string of_elements(const Graph &graph, const Node &node) {
     return text;
 }
 
+bool appends(const Node &node) { return named(node, "conv2d") || named(node, "conv2d_strassen"); }
+
 } // namespace
 
 Graph append_programs(const Graph &graph, const PassContext &context) {
@@ -62,7 +64,7 @@ Graph append_programs(const Graph &graph, const PassContext &context) {
         const std::string program = of_elements(graph, node);
         for (size_t i = 0; i < node.inputs.size() && !program.empty(); i++) {
             const Node &maker = graph.producer(node.inputs[i]);
-            if (maker.op != find_op("conv2d") || uses[size_t(node.inputs[i])] != 1) continue;
+            if (!appends(maker) || uses[size_t(node.inputs[i])] != 1) continue;
             appended[&node] = {&maker, program, int(i)};
             delayed.insert(&maker);
             break;
@@ -83,7 +85,7 @@ Graph append_programs(const Graph &graph, const PassContext &context) {
         Attrs attrs = convolution->attrs;
         attrs.map["program"] = with_input_first(program, first);
         rewriter.bind(node.outputs[0],
-                      rewriter.to.add1("conv2d", inputs, attrs, convolution->layer, convolution->source));
+                      rewriter.to.add1(convolution->op->name, inputs, attrs, convolution->layer, convolution->source));
     }
     return std::move(rewriter.to);
 }
