@@ -12,7 +12,7 @@
 // 1x1 with packed pixels, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240 and whose
 // L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70).
 // 1x1 inside resnet50's inference of 16 images, Zen 5, AVX-512, of a peak of 265, two threads (and with lines ahead
-//   asked for at once): 64 -> 256 @ 28: 190-200 (128-143), 256 -> 64 @ 28: 243 (196-207), 128 -> 512 @ 14: 233
+//   asked for at once): 64 -> 256 @ 28: 236-240 (128-143), 256 -> 64 @ 28: 243 (196-207), 128 -> 512 @ 14: 233
 //   (190-205), 1024 -> 256 @ 7: 235 (202), 256 -> 1024 @ 7: 230 (200), 512 -> 2048 @ 4: 241 (218)
 // Input gradients of swapped weights, inside resnet50's step on the Zen 3, two threads, of a peak of 100 (and not
 // swapped):
@@ -127,8 +127,9 @@ struct Gather {
     }
 
     // Of windows of one pixel, what a tile of them asks for, beside the products of each of its channel tiles: a part
-    // of the next tile's source, and the lines of `stored`, images of k results, that it is about to load or store.
-    // Their channels are planes apart, which no cache foresees. While the weights pass for the first time, also those
+    // of the next tile's source, and the lines of `stored`, images of k results, that the next channel tile will load
+    // and store: its own would come too late, 64 -> 256 @ 28 with a residual sum takes 1.2 times as long (Zen 5). Their
+    // channels are planes apart, which no cache foresees. While the weights pass for the first time, also those
     // of the next channel tile, if they are `rows` of a result each. Nothing where all of it lies within caches.
     TileAhead ahead(Tile tile, int lanes, int k, int plane, int order, const std::string &source,
                     const std::vector<std::string> &stored, bool rows) const {

@@ -35,6 +35,16 @@ bool cut_pixels(Kernel &kernel, size_t images, int64_t results, const Shape &x, 
 void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape &weight, const Node &node,
                  const KernelContext &context);
 
+// A block's convolution in one task, or in several: of `tiles` ranges of its output channels, or of `parts` of its
+// image.
+struct Split {
+    int64_t tiles = 1, parts = 1;
+};
+// Tasks that one processor does, one after another, where each block has so many.
+inline int64_t rounds(int64_t tasks, const KernelContext &context) {
+    return (tasks * context.max_blocks() - 1) / context.processors + 1;
+}
+
 // [k,c,r,s] as [c,k,r,s], and back.
 Tensor swapped(const Tensor &weight);
 

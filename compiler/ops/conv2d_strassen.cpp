@@ -13,13 +13,10 @@
 
 namespace cryolite {
 
-// A block in one task, or in several: of `tiles` ranges of its output channels, each a convolution of its own, or of
-// `parts` of its image.
-struct Split {
-    int64_t tiles = 1, parts = 1;
-};
+using convolution::Split, convolution::rounds;
 
-// ---- the transformed weight: [channel tiles, products, half of the input channels, output channels of a tile]
+// ---- the transformed weight: [channel tiles, products, half of the input channels, output channels of a tile]. Of a
+// convolution in `tiles` each tile is one of its own.
 static std::vector<int64_t> weight_dims(const StrassenConv &q, int64_t tiles) {
     return {tiles * q.channel_tiles(), strassen_products, q.c / 2, q.tile_k()};
 }
@@ -171,9 +168,6 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
 }
 
 // ---- what the other ops' lower rules ask
-static int64_t rounds(int64_t tasks, const KernelContext &context) {
-    return (tasks * context.max_blocks() - 1) / context.processors + 1;
-}
 // Every tile of channels makes the sums of x again; parts of the image read every weight.
 static double choose_split(const StrassenConv &q, const KernelContext &context, Split &best) {
     double least = double(rounds(1, context)) * strassen_cycles(q);

@@ -4,10 +4,13 @@
 #include "conv2d_winograd.h"
 
 #include "common.h"
+#include "conv2d_common.h"
 
 #include <cmath>
 
 namespace cryolite {
+
+using convolution::Split, convolution::rounds;
 
 static std::map<std::string, std::string> parameters(const WinogradConv &q) {
     std::map<std::string, std::string> result{{"c", text(q.c)},
@@ -115,11 +118,7 @@ static void reference_weight(const Graph &, const Node &node, const Inputs &in, 
         }
 }
 
-// ---- the convolution: in one task a block, or in several, of `tiles` ranges of its output channels or of `parts` of
-// its image
-struct Split {
-    int64_t tiles = 1, parts = 1;
-};
+// ---- the convolution
 static int64_t tiles_of(const Node &n) { return n.attrs.has("tiles") ? n.attrs.integer("tiles") : 1; }
 // One tile of it.
 static WinogradConv conv_of(const Graph &g, const Node &n) {
@@ -232,17 +231,16 @@ static int64_t choose_tiles(const WinogradConv &q, const KernelContext &context)
 static Split choose_split(const WinogradConv &q, const KernelContext &context) {
     Split best{.tiles = choose_tiles(q, context)};
     if (!context.has_few_blocks() || q.spread) return best;
-    const auto rounds = [&](int64_t tasks) { return (tasks * context.max_blocks() - 1) / context.processors + 1; };
     const auto cycles = [](const WinogradConv &task) {
         const int no_weights = 1 << 20; // blocks that share the making of one
         return winograd_cycles(task, WinogradUse::forward, no_weights);
     };
-    double least = double(rounds(best.tiles)) * cycles(tile_of(q, best.tiles));
+    double least = double(rounds(best.tiles, context)) * cycles(tile_of(q, best.tiles));
     const WinogradConv::Schedule s = q.schedule();
     const int64_t groups = (q.tiles() - 1) / s.group + 1;
     for (int64_t parts = 2; parts <= std::min(groups, context.tasks_of_block()); parts++) {
         const int64_t largest = (groups - 1) / parts + 1;
-        const double time = double(rounds(parts) * largest) / double(groups) * cycles(q);
+        const double time = double(rounds(parts, context) * largest) / double(groups) * cycles(q);
         if (time < least) best = {.tiles = 1, .parts = parts}, least = time;
     }
     return best;
