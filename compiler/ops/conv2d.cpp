@@ -46,13 +46,14 @@ static std::vector<ValueId> gradient(Graph &g, const Node &n, const std::vector<
     return result;
 }
 static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
-    if (skips_pixels(r.from.shape(n.inputs[1]), n, context)) {
-        std::vector<ValueId> inputs = r.inputs(n);
-        inputs[0] = seen_pixels(r, n, inputs[0]);
-        r.bind(n.outputs[0], r.to.add1("conv2d", inputs, of_stride_one(n.attrs), n.layer, n.source));
-    } else if (!lower_conv2d_to_winograd(r, n, context) && !lower_conv2d_to_strassen(r, n, context)) {
-        r.copy(n);
-    }
+    const Shape &w = r.from.shape(n.inputs[1]);
+    const bool skips = skips_pixels(w, n, context);
+    if (!skips && lower_conv2d_to_winograd(r, n, context)) return;
+    std::vector<ValueId> inputs = r.inputs(n);
+    if (skips) inputs[0] = seen_pixels(r, n, inputs[0]);
+    ValueId y = skips || by_pixels(w, n) ? strassen_conv2d(r, n, inputs, context) : no_value;
+    if (y == no_value) y = r.to.add1("conv2d", inputs, skips ? of_stride_one(n.attrs) : n.attrs, n.layer, n.source);
+    r.bind(n.outputs[0], y);
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const Shape &x = g.shape(n.inputs[0]), &w = g.shape(n.inputs[1]);

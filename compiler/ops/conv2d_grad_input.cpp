@@ -24,9 +24,12 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
 static bool worth_swapping(const Shape &w, const Node &n, const KernelContext &context) {
     return !context.device && groups(n) == 1 && w[0] > 1 && w[1] > 1 && w.elements() >= 1 << 12;
 }
-static ValueId add_direct(Rewriter &r, const Node &n, Attrs attrs, const KernelContext &context) {
+static ValueId add(Rewriter &r, const Node &n, Attrs attrs, const KernelContext &context) {
     std::vector<ValueId> inputs = r.inputs(n);
-    if (worth_swapping(r.from.shape(n.inputs[1]), n, context)) {
+    const Shape &w = r.from.shape(n.inputs[1]);
+    if (attrs.integer("stride") == 1)
+        if (ValueId dx = strassen_conv2d_grad_input(r, n, inputs, context); dx != no_value) return dx;
+    if (worth_swapping(w, n, context)) {
         inputs[1] = r.to.add1("swap_channels", {inputs[1]}, {}, n.layer, n.source);
         attrs.map["swapped"] = true;
     }
@@ -41,11 +44,10 @@ static void lower(Rewriter &r, const Node &n, const KernelContext &context) {
         seen.map["h"] = dy[2];
         seen.map["w"] = dy[3];
         for (const char *side : {"h", "w"}) all.map[side] = n.attrs.integer(side);
-        ValueId dx = add_direct(r, n, seen, context);
+        ValueId dx = add(r, n, seen, context);
         r.bind(n.outputs[0], r.to.add1("avg_pool2d_grad", {dx}, all, n.layer, n.source));
-    } else if (!lower_conv2d_grad_input_to_winograd(r, n, context) &&
-               !lower_conv2d_grad_input_to_strassen(r, n, context)) {
-        r.bind(n.outputs[0], add_direct(r, n, n.attrs, context));
+    } else if (!lower_conv2d_grad_input_to_winograd(r, n, context)) {
+        r.bind(n.outputs[0], add(r, n, n.attrs, context));
     }
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {

@@ -200,29 +200,28 @@ static bool worth(const StrassenConv &q, const KernelContext &context, Split &sp
     if (choose_split(q, context, split) + once < share * direct) decision.usual = 1;
     return context.choose(decision) == 1;
 }
-static bool lower(Rewriter &r, const Node &n, const char *op, const Shape &x, int64_t k, bool flip,
-                  const KernelContext &context) {
-    const Shape &w = r.from.shape(n.inputs[1]);
+static ValueId add(Rewriter &r, const Node &n, const char *op, std::vector<ValueId> inputs, bool flip,
+                   const KernelContext &context) {
+    const Shape x = r.to.shape(inputs[0]), w = r.to.shape(inputs[1]);
     if (context.vector || context.device || context.math == Math::strict || convolution::groups(n) > 1 ||
-        !convolution::by_pixels(w, n))
-        return false;
-    StrassenConv q{.lanes = int(context.lanes), .c = int(x[1]), .k = int(k), .pixels = int(x[2] * x[3])};
+        w[2] * w[3] != 1 || n.attrs.integer("padding") != 0)
+        return no_value;
+    const int64_t k = w[flip ? 1 : 0];
+    const StrassenConv q{.lanes = int(context.lanes), .c = int(x[1]), .k = int(k), .pixels = int(x[2] * x[3])};
     Split split;
-    if (!worth(q, context, split)) return false;
-    std::vector<ValueId> inputs = r.inputs(n);
+    if (!worth(q, context, split)) return no_value;
     Attrs weight{{"flip", flip}, {"lanes", context.lanes}}, conv{{"k", k}, {"lanes", context.lanes}};
     if (split.tiles > 1) weight.map["tiles"] = conv.map["tiles"] = split.tiles;
     if (split.parts > 1) conv.map["parts"] = split.parts;
     inputs[1] = r.to.add1("strassen_weight", {inputs[1]}, weight, n.layer, n.source);
-    r.bind(n.outputs[0], r.to.add1(op, inputs, conv, n.layer, n.source));
-    return true;
+    return r.to.add1(op, inputs, conv, n.layer, n.source);
 }
-bool lower_conv2d_to_strassen(Rewriter &r, const Node &n, const KernelContext &context) {
-    return lower(r, n, "conv2d_strassen", r.from.shape(n.inputs[0]), r.from.shape(n.inputs[1])[0], false, context);
+ValueId strassen_conv2d(Rewriter &r, const Node &n, std::vector<ValueId> inputs, const KernelContext &context) {
+    return add(r, n, "conv2d_strassen", std::move(inputs), false, context);
 }
-bool lower_conv2d_grad_input_to_strassen(Rewriter &r, const Node &n, const KernelContext &context) {
-    return lower(r, n, "conv2d_strassen_grad_input", r.from.shape(n.inputs[0]), r.from.shape(n.inputs[1])[1], true,
-                 context);
+ValueId strassen_conv2d_grad_input(Rewriter &r, const Node &n, std::vector<ValueId> inputs,
+                                   const KernelContext &context) {
+    return add(r, n, "conv2d_strassen_grad_input", std::move(inputs), true, context);
 }
 
 // ---- cases

@@ -6,10 +6,13 @@
 
 namespace cryolite {
 
-// Each adds the nodes and binds the result where Strassen's product is faster and the network's Math allows it; else it
-// returns false and changes nothing.
-bool lower_conv2d_to_strassen(Rewriter &rewriter, const Node &node, const KernelContext &context);
-bool lower_conv2d_grad_input_to_strassen(Rewriter &rewriter, const Node &node, const KernelContext &context);
+// The result of a convolution of these inputs, of the graph that is made, by its weight's window of one pixel and of
+// stride 1: added where Strassen's product is faster and the network's Math allows it; else no_value, and nothing is
+// changed. The gradient's inputs are dy and the weight.
+ValueId strassen_conv2d(Rewriter &rewriter, const Node &node, std::vector<ValueId> inputs,
+                        const KernelContext &context);
+ValueId strassen_conv2d_grad_input(Rewriter &rewriter, const Node &node, std::vector<ValueId> inputs,
+                                   const KernelContext &context);
 
 } // namespace cryolite
 #endif
