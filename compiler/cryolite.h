@@ -215,8 +215,9 @@ struct Sgd {
 // Which algorithms the compiler may choose for speed. Each gives the same results on every run and number of threads.
 enum class Math {
     strict,   // plain sums of products: NaN and infinities come out where PyTorch has them
-    measured, // Winograd convolutions, too, where their measured error is within 4 times that of plain sums
-    fast,     // Winograd convolutions wherever they are faster
+    measured, // Winograd and Strassen convolutions, too, where their measured error is within 4 times that of plain
+              // sums
+    fast,     // these wherever they are faster
 };
 
 struct Graph;

@@ -224,7 +224,14 @@ std::set<int64_t> rows_of(int c, int k, int first) {
     return lines;
 }
 
-TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndWeightsAndForWhatTheyStore) {
+// Without those of so many pixels of channels from `first` on, which are stored before anything is asked for.
+std::set<int64_t> without(std::set<int64_t> lines, int pixels, int first, int channels, int tile) {
+    for (int channel = first; channel < first + channels; channel++)
+        for (int pixel = 0; pixel < tile; pixel++) EXPECT_EQ(lines.erase(channel * pixels + pixel), 1u);
+    return lines;
+}
+
+TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndWeightsAndForWhatTheyWillStore) {
     const int pixels = 104, tile = 8;
     for (const char *pack : {"false", "true"}) {
         const auto lines = lines_of_kernel(
@@ -237,8 +244,26 @@ TEST(Prefetch, ProductsAskForTheNextTilesPixelsAndWeightsAndForWhatTheyStore) {
             else if (buffer == "weight")
                 EXPECT_EQ(asked, rows_of(40, 50, 3));
             else
-                EXPECT_EQ(asked, pixels_of(50, pixels, [&](int) { return true; }));
+                EXPECT_EQ(asked, without(pixels_of(50, pixels, [&](int) { return true; }), pixels, 0, 3, tile));
     }
+}
+
+TEST(Prefetch, StrassensProductsAskForBothHalves) {
+    const int pixels = 204, tile = 4, half_c = 20, half_k = 24, tile_k = 8;
+    const auto lines = lines_of_kernel("conv2d_strassen", {{"c", "40"}, {"w", "204"}, {"k", "48"}});
+    ASSERT_EQ(lines.size(), 3u);
+    for (const auto &[buffer, asked] : lines)
+        if (buffer == "x") {
+            EXPECT_EQ(asked, pixels_of(2 * half_c, pixels, [&](int pixel) { return pixel >= tile; }));
+        } else if (buffer == "u") {
+            std::set<int64_t> weights; // of all channel tiles but the first
+            const int64_t of_tile = tile_k * half_c * 7 / 16;
+            for (int64_t line = of_tile; line < of_tile * half_k / tile_k; line++) weights.insert(line);
+            EXPECT_EQ(asked, weights);
+        } else {
+            const auto all = pixels_of(2 * half_k, pixels, [&](int) { return true; });
+            EXPECT_EQ(asked, without(without(all, pixels, 0, tile_k, tile), pixels, half_k, tile_k, tile));
+        }
 }
 
 // At once they would fill the queue of what the core waits for.

@@ -23,6 +23,7 @@ void wide(Network &net) {
         Value y = tanh(batch_norm(conv2d(x, {.channels = 32, .window = 3, .padding = 1})));
         x = tanh(batch_norm(conv2d(y, {.channels = 32, .window = 3, .padding = 1}))) + x;
     }
+    x = tanh(conv2d(x, {.channels = 48, .window = 1}));
     net.classify(linear(flatten(avg_pool2d(x, {.window = 14})), {.units = 10}));
 }
 
