@@ -80,11 +80,12 @@ def layers_of(setup, net):
 
 def pass_of(kernel, op, after_loss):
     """Which pass of a conv2d or linear layer a kernel with that layer's name belongs to, by its generator's name. A
-    Winograd convolution is its own input gradient, of weights that are turned round."""
+    Winograd or Strassen convolution is its own input gradient, of weights that are turned round."""
     generator, *parameters = kernel.split()
-    if "grad_weight" in generator or generator == "sum_merge" or (op == "linear" and generator == "transpose"):
+    if "_grad_weight" in generator or generator == "sum_merge" or (op == "linear" and generator == "transpose"):
         return "backward-weights"
-    if "grad_input" in generator or "flip=true" in parameters or (generator in ("conv2d_winograd", "conv2d_strassen") and after_loss):
+    own_gradient = generator in ("conv2d_winograd", "conv2d_strassen")
+    if "grad_input" in generator or "flip=true" in parameters or (own_gradient and after_loss):
         return "backward-data"
     if generator in ("pointwise", "transpose", "sgd") or generator.startswith("batch_stats"):
         return None
