@@ -168,6 +168,7 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
 }
 
 // ---- what the other ops' lower rules ask
+//
 // Every tile of channels makes the sums of x again; parts of the image read every weight.
 static double choose_split(const StrassenConv &q, const KernelContext &context, Split &best) {
     double least = double(rounds(1, context)) * strassen_cycles(q);
@@ -192,7 +193,8 @@ static bool worth(const StrassenConv &q, const KernelContext &context, Split &sp
     const double direct = direct_product_cycles(q) * double(context.max_blocks()) / double(context.processors);
     Decision decision{.kind = "strassen",
                       .about = "blocks=" + text(context.max_blocks()) + " c=" + text(q.c) + " k=" + text(q.k) +
-                               " lanes=" + text(q.lanes) + " pixels=" + text(q.pixels),
+                               " lanes=" + text(q.lanes) + " pixels=" + text(q.pixels) +
+                               " weights_change=" + text(context.weights_change),
                       .options = {{{"direct", 1}}, {{"strassen", 1}}},
                       .usual = 0,
                       .work = double(q.lanes) * q.c * q.k * q.pixels};
