@@ -12,8 +12,8 @@
 // 1x1 with packed pixels, inside resnet50's step (`bench --profile`), a Xeon with AVX-512 whose peak is 240 and whose
 // L3 gives 14 GB/s a core, GFLOP/s (and before): forward 2048 -> 128 @ 4: 134 (67), 256 -> 32 @ 28: 105 (70).
 // 1x1 inside resnet50's inference of 16 images, Zen 5, AVX-512, of a peak of 265, two threads (and with lines ahead
-//   asked for at once): 64 -> 256 @ 28: 236-240 (128-143), 256 -> 64 @ 28: 243 (196-207), 128 -> 512 @ 14: 233
-//   (190-205), 1024 -> 256 @ 7: 235 (202), 256 -> 1024 @ 7: 230 (200), 512 -> 2048 @ 4: 241 (218)
+//   asked for at once): 64 -> 256 @ 28: 236-240 (128-143), where memory is slow 171-190, 256 -> 64 @ 28: 243 (196-207),
+//   128 -> 512 @ 14: 233 (190-205), 1024 -> 256 @ 7: 235 (202), 256 -> 1024 @ 7: 230 (200), 512 -> 2048 @ 4: 241 (218)
 // Input gradients of swapped weights, inside resnet50's step on the Zen 3, two threads, of a peak of 100 (and not
 // swapped):
 //   1x1 1024 -> 256 @ 7: 72 (35), 1024 -> 512 @ 7: 72 (25), 2048 -> 512 @ 4: 75 (30).   3x3 stride 2 256 @ 14: 49 (18),

@@ -3,8 +3,9 @@
 // same run, values in the caches: 256 -> 1024 @ 7: 269, 249; 1024 -> 256 @ 7: 261, 237; 128 -> 512 @ 14: 277, 251;
 // 512 -> 128 @ 14: 267, 244; 512 -> 2048 @ 4: 289, 253. AVX2 on the same machine, peak 134: 256 -> 1024 @ 7: 136, 126;
 // 512 -> 128 @ 14: 137, 126. Inside resnet50's inference of 16 images, two threads: 512 -> 128 @ 14: 253, 230; 512 ->
-// 2048 @ 4: 268, 237. Without the lines of the next channel tile's weights and results asked for ahead 256 -> 256 @ 7
-// from memory takes 1.1 times as long; tiles of 3 pixels by 8 channels are slower by 3% to 8%.
+// 2048 @ 4: 268, 237, where memory is slow 190-208. Without the lines of the next channel tile's weights and results
+// asked for ahead 256 -> 256 @ 7 from memory takes 1.1 times as long; tiles of 3 pixels by 8 channels are slower by 3%
+// to 8%.
 #include "appended_program.h"
 #include "gpu.h"
 #include "lanes.h"

@@ -127,7 +127,7 @@ TEST_P(Strassen, ErrorIsWithinTheLimitOfDirectSums) {
             worst = std::max(worst, ratio);
         }
     }
-    EXPECT_LE(worst, strassen_error_limit);
+    EXPECT_LE(worst, 2); // 1.6 is measured; Math::measured allows 4
     std::printf("error, as a multiple of direct convolution's: at most %.2f\n", worst);
 }
 
@@ -154,11 +154,8 @@ TEST_P(Strassen, SpecialValuesDoNotVanish) {
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Strassen, testing::ValuesIn(kernel_targets()), [](const auto &info) {
-    return info.param.find("avx512") != std::string::npos ? "avx512"
-           : info.param.find("avx2") != std::string::npos ? "avx2"
-                                                          : "sse41";
-});
+INSTANTIATE_TEST_SUITE_P(Targets, Strassen, testing::ValuesIn(kernel_targets()),
+                         [](const auto &info) { return short_target(info.param); });
 
 std::string lowered(Math math, Mode mode, int64_t channels, int64_t window = 1) {
     Network net("net");

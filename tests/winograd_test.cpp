@@ -152,11 +152,8 @@ TEST_P(Winograd, SpecialValuesDoNotVanish) {
         }
 }
 
-INSTANTIATE_TEST_SUITE_P(Targets, Winograd, testing::ValuesIn(kernel_targets()), [](const auto &info) {
-    return info.param.find("avx512") != std::string::npos ? "avx512"
-           : info.param.find("avx2") != std::string::npos ? "avx2"
-                                                          : "sse41";
-});
+INSTANTIATE_TEST_SUITE_P(Targets, Winograd, testing::ValuesIn(kernel_targets()),
+                         [](const auto &info) { return short_target(info.param); });
 
 std::string lowered(Math math, Mode mode) {
     Network net("net");

@@ -21,11 +21,13 @@ std::map<std::string, std::string> parameters(const Shape &x, const Shape &w, co
     if (groups(node) > 1) result["groups"] = text(groups(node));
     return result;
 }
+KernelArg in_one_row(KernelArg image) {
+    image.extents.at(1) *= image.extents.at(2);
+    image.extents.at(2) = 1;
+    return image;
+}
 KernelArg image_arg(KernelArg arg, const Shape &w, const Node &node) {
-    if (by_pixels(w, node)) {
-        arg.extents.at(1) *= arg.extents.at(2);
-        arg.extents.at(2) = 1;
-    }
+    if (by_pixels(w, node)) arg = in_one_row(std::move(arg));
     arg.extents.at(3) /= groups(node);
     arg.extents.at(4) *= groups(node);
     return arg;
@@ -71,6 +73,25 @@ void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape 
     kernel.parameters["pack"] = "true";
     kernel.scratch = packed_elements(context.lanes, channels);
     kernel.args.insert(kernel.args.end() - 1, {.kind = KernelArg::scratch, .extents = {}});
+}
+
+Split choose_split(const KernelContext &context, int64_t groups, const std::function<double(int64_t)> &cycles) {
+    // Of tasks that one processor does, one after another, where each block has so many.
+    const auto rounds = [&](int64_t tasks) {
+        return double((tasks * context.max_blocks() - 1) / context.processors + 1);
+    };
+    Split best;
+    const double whole = cycles(1);
+    best.cycles = rounds(1) * whole;
+    if (!context.has_few_blocks()) return best;
+    for (int64_t tasks = 2; tasks <= context.tasks_of_block(); tasks++) {
+        const double by_channels = rounds(tasks) * cycles(tasks);
+        if (by_channels < best.cycles) best = {tasks, 1, by_channels};
+        const int64_t largest = (groups - 1) / tasks + 1;
+        const double by_image = rounds(tasks) * double(largest) / double(groups) * whole;
+        if (tasks <= groups && by_image < best.cycles) best = {1, tasks, by_image};
+    }
+    return best;
 }
 
 Tensor swapped(const Tensor &weight) {

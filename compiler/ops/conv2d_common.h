@@ -7,6 +7,7 @@
 #include "common.h"
 
 #include <algorithm>
+#include <functional>
 
 namespace cryolite::convolution {
 
@@ -21,6 +22,7 @@ double flops(const Shape &weight, const Shape &y, const KernelContext &context);
 
 // Images as kernels see them: the groups of a block are blocks of fewer channels, one after another (kernels.md).
 KernelArg image_arg(KernelArg arg, const Shape &weight, const Node &node);
+KernelArg in_one_row(KernelArg image);
 
 // Leaves the kernel one tile of a block, where there should be tiles: a range of the channels that the parameter
 // `counter` counts, in these dimensions of the arguments. Of groups, which are the outermost dimension of all, a strip.
@@ -39,11 +41,11 @@ void pack_source(Kernel &kernel, int64_t channels, int64_t results, const Shape 
 // image.
 struct Split {
     int64_t tiles = 1, parts = 1;
+    double cycles = 0; // modelled, until the last processor is done
 };
-// Tasks that one processor does, one after another, where each block has so many.
-inline int64_t rounds(int64_t tasks, const KernelContext &context) {
-    return (tasks * context.max_blocks() - 1) / context.processors + 1;
-}
+// The fastest, by `cycles`: of one of so many ranges of the channels; infinite where there are no such. Parts are
+// ranges of `groups` of the image, which are dealt out whole.
+Split choose_split(const KernelContext &context, int64_t groups, const std::function<double(int64_t tiles)> &cycles);
 
 // [k,c,r,s] as [c,k,r,s], and back.
 Tensor swapped(const Tensor &weight);

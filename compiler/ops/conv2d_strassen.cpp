@@ -13,7 +13,7 @@
 
 namespace cryolite {
 
-using convolution::Split, convolution::rounds;
+using convolution::Split, convolution::in_one_row;
 
 // ---- the transformed weight: [channel tiles, products, half of the input channels, output channels of a tile]. Of a
 // convolution in `tiles` each tile is one of its own.
@@ -24,16 +24,13 @@ static int64_t tiles_of(const Node &n) { return n.attrs.has("tiles") ? n.attrs.i
 // One of the convolutions that it is made for.
 static StrassenConv of_weight(const Shape &w, const Node &n) {
     const bool flip = n.attrs.flag("flip");
-    return {.lanes = int(n.attrs.integer("lanes")),
-            .c = int(w[flip ? 0 : 1]),
-            .k = int(w[flip ? 1 : 0] / tiles_of(n)),
-            .pixels = 1 << 10}; // of no meaning
+    return {.lanes = int(n.attrs.integer("lanes")), .c = int(w[flip ? 0 : 1]), .k = int(w[flip ? 1 : 0] / tiles_of(n))};
 }
 static std::vector<ValueType> infer_weight(const Graph &g, const Node &n) {
     const Shape &w = g.shape(n.inputs[0]);
     if (w.rank() != 4 || w[2] != 1 || w[3] != 1) compile_error(n, "the window of weight " + w.text() + " is no pixel");
     const StrassenConv q = of_weight(w, n);
-    if (!q.possible()) compile_error(n, "weight " + w.text() + " has no quadrants");
+    if (!q.has_quadrants()) compile_error(n, "weight " + w.text() + " has no quadrants");
     return {{Shape(weight_dims(q, tiles_of(n))), Type::f32}};
 }
 static Kernel kernel_weight(const Graph &g, const Node &n, const KernelContext &context) {
@@ -97,11 +94,6 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     const Shape y{Shape::batch, k, x[2], x[3]};
     check_program_inputs(g, n, y);
     return {{y, Type::f32}};
-}
-static KernelArg in_one_row(KernelArg arg) {
-    arg.extents.at(1) *= arg.extents.at(2);
-    arg.extents.at(2) = 1;
-    return arg;
 }
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
     const StrassenConv q = conv_of(g, n);
@@ -170,25 +162,14 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
 // ---- what the other ops' lower rules ask
 //
 // Every tile of channels makes the sums of x again; parts of the image read every weight.
-static double choose_split(const StrassenConv &q, const KernelContext &context, Split &best) {
-    double least = double(rounds(1, context)) * strassen_cycles(q);
-    if (!context.has_few_blocks()) return least;
-    for (int64_t tasks = 2; tasks <= context.tasks_of_block(); tasks++) {
+static Split split_of(const StrassenConv &q, const KernelContext &context) {
+    return convolution::choose_split(context, q.pixel_tiles(), [&](int64_t tiles) {
         StrassenConv tile = q;
-        tile.k /= int(tasks);
-        if (q.k % tasks == 0 && tile.possible())
-            if (const double time = double(rounds(tasks, context)) * strassen_cycles(tile); time < least)
-                best = {.tiles = tasks, .parts = 1}, least = time;
-        const int64_t all = q.pixel_tiles(), largest = (all - 1) / tasks + 1;
-        if (tasks > all) continue;
-        if (const double time = double(rounds(tasks, context) * largest) / double(all) * strassen_cycles(q);
-            time < least)
-            best = {.tiles = 1, .parts = tasks}, least = time;
-    }
-    return least;
+        tile.k /= int(tiles);
+        return q.k % tiles == 0 && tile.possible() ? strassen_cycles(tile) : HUGE_VAL;
+    });
 }
-static bool worth(const StrassenConv &q, const KernelContext &context, Split &split) {
-    if (!q.possible() || q.c < 2 * q.lanes || q.k < 4 * q.tile_k()) return false;
+static bool worth(const StrassenConv &q, const KernelContext &context, double cycles) {
     const double once = context.weights_change ? strassen_weight_cycles(q) / double(context.processors) : 0;
     const double direct = direct_product_cycles(q) * double(context.max_blocks()) / double(context.processors);
     Decision decision{.kind = "strassen",
@@ -199,7 +180,7 @@ static bool worth(const StrassenConv &q, const KernelContext &context, Split &sp
                       .usual = 0,
                       .work = double(q.lanes) * q.c * q.k * q.pixels};
     const double share = 0.97; // of direct convolution's time: the model is not exact
-    if (choose_split(q, context, split) + once < share * direct) decision.usual = 1;
+    if (cycles + once < share * direct) decision.usual = 1;
     return context.choose(decision) == 1;
 }
 static ValueId add(Rewriter &r, const Node &n, const char *op, std::vector<ValueId> inputs, bool flip,
@@ -210,8 +191,9 @@ static ValueId add(Rewriter &r, const Node &n, const char *op, std::vector<Value
         return no_value;
     const int64_t k = w[flip ? 1 : 0];
     const StrassenConv q{.lanes = int(context.lanes), .c = int(x[1]), .k = int(k), .pixels = int(x[2] * x[3])};
-    Split split;
-    if (!worth(q, context, split)) return no_value;
+    if (!q.possible() || q.c < 2 * q.lanes || q.k < 4 * q.tile_k()) return no_value;
+    const Split split = split_of(q, context);
+    if (!worth(q, context, split.cycles)) return no_value;
     Attrs weight{{"flip", flip}, {"lanes", context.lanes}}, conv{{"k", k}, {"lanes", context.lanes}};
     if (split.tiles > 1) weight.map["tiles"] = conv.map["tiles"] = split.tiles;
     if (split.parts > 1) conv.map["parts"] = split.parts;

@@ -10,7 +10,7 @@
 
 namespace cryolite {
 
-using convolution::Split, convolution::rounds;
+using convolution::Split;
 
 static std::map<std::string, std::string> parameters(const WinogradConv &q) {
     std::map<std::string, std::string> result{{"c", text(q.c)},
@@ -219,26 +219,13 @@ static WinogradConv tile_of(WinogradConv q, int64_t tiles) {
 // Every tile of channels transforms the input again; parts of the image read every weight, and groups of tiles are
 // dealt out whole. Inside resnet50's inference of 16 samples parts take 0.8 of the time of channels for 64 -> 64 @ 28,
 // 0.93 for 128 -> 128 @ 14 (Zen 5).
-static Split choose_split(const WinogradConv &q, const KernelContext &context) {
-    Split best;
-    if (!context.has_few_blocks()) return best;
-    const auto cycles = [](const WinogradConv &task) {
+static Split split_of(const WinogradConv &q, const KernelContext &context) {
+    const int64_t groups = q.spread ? 1 : (q.tiles() - 1) / q.schedule().group + 1;
+    return convolution::choose_split(context, groups, [&](int64_t tiles) {
         const int no_weights = 1 << 20; // blocks that share the making of one
-        return winograd_cycles(task, WinogradUse::forward, no_weights);
-    };
-    double least = double(rounds(1, context)) * cycles(q);
-    const WinogradConv::Schedule s = q.schedule();
-    const int64_t groups = (q.tiles() - 1) / s.group + 1;
-    for (int64_t tasks = 2; tasks <= context.tasks_of_block(); tasks++) {
-        if (q.k % tasks == 0 && tile_of(q, tasks).schedule().padded_k() * tasks == q.k)
-            if (const double time = double(rounds(tasks, context)) * cycles(tile_of(q, tasks)); time < least)
-                best = {.tiles = tasks, .parts = 1}, least = time;
-        if (q.spread || tasks > groups) continue;
-        const int64_t largest = (groups - 1) / tasks + 1;
-        const double time = double(rounds(tasks, context) * largest) / double(groups) * cycles(q);
-        if (time < least) best = {.tiles = 1, .parts = tasks}, least = time;
-    }
-    return best;
+        const bool whole = tiles == 1 || (q.k % tiles == 0 && tile_of(q, tiles).schedule().padded_k() * tiles == q.k);
+        return whole ? winograd_cycles(tile_of(q, tiles), WinogradUse::forward, no_weights) : HUGE_VAL;
+    });
 }
 static ValueId transformed_weight(Rewriter &r, const Node &n, ValueId weight, const WinogradConv &q, bool flip,
                                   int64_t tiles) {
@@ -265,7 +252,7 @@ static Attrs conv_attrs(const WinogradConv &q, const Split &split) {
 }
 static void bind(Rewriter &r, const Node &n, const char *op, const WinogradConv &q, bool flip,
                  const KernelContext &context) {
-    const Split split = choose_split(q, context);
+    const Split split = split_of(q, context);
     std::vector<ValueId> inputs = r.inputs(n);
     inputs[1] = transformed_weight(r, n, inputs[1], q, flip, split.tiles);
     r.bind(n.outputs[0], r.to.add1(op, inputs, conv_attrs(q, split), n.layer, n.source));
