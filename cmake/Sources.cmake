@@ -91,6 +91,7 @@ set(compiler_sources
     compiler/initializer.cpp
     compiler/interpret.cpp
     compiler/jit.cpp
+    compiler/joined_updates.cpp
     compiler/layers.cpp
     compiler/memory.cpp
     compiler/network.cpp

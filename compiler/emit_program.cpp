@@ -96,7 +96,7 @@ struct Tables {
         Words args;
         for (const PlanArg &a : s.args) args.push_back(arg(a));
         return row({kernel(s.kernel), text(s.layer), text(s.kernel.key()), table(args), integer(int64_t(s.args.size())),
-                    integer(s.tiles), integer(s.of_block), integer(s.strip_steps), number(s.flops), number(s.bytes),
+                    integer(s.tiles), integer(s.of_block), integer(s.joined_steps), number(s.flops), number(s.bytes),
                     integer(s.outputs)});
     }
     llvm::Constant *phase(const PlanPhase &p) {

@@ -72,6 +72,8 @@ struct KernelContext {
     int64_t processors = 1;          // to be kept busy: by tiles and strips, where the largest batch has fewer blocks
     int64_t strip_bytes = 512 << 10; // of a core's own cache, that what steps touch for one strip may fill (strips.h)
     int64_t strips = 1;              // of a block's channels: the kernel makes one of so many, as a tile
+    bool joined = false;             // the kernel makes a gradient in tiles, or an update goes with them: a tile of the
+                                     // gradient is stored for itself, dense (joined_updates.h)
     std::shared_ptr<Choices> choices = {}; // what was found to be better than a model's answer; null: models decide
     size_t choose(const Decision &decision) const { return choices ? choices->choose(decision) : decision.usual; }
     int64_t max_blocks() const { return (max_batch + lanes - 1) / lanes; }

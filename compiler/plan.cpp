@@ -65,14 +65,17 @@ struct Planner {
     PlanStep make_step(int index) const {
         const Node &node = graph.nodes[size_t(order.nodes[size_t(index)])];
         const Strips *strips = order.strips_of(index);
-        const Kernel kernel = strip_kernel(graph, node, context, strips ? strips->count : 1);
+        KernelContext of_step = context;
+        of_step.joined = order.is_joined(size_t(index));
+        const Kernel kernel = strip_kernel(graph, node, of_step, strips ? strips->count : 1);
         const bool is_block = order.is_block(size_t(index));
         PlanStep step{.layer = node.layer,
                       .kernel = spec(kernel),
                       .args = {},
                       .tiles = std::max<int64_t>(kernel.tiles, 1),
                       .of_block = kernel.of_block && !is_block,
-                      .strip_steps = strips && int(strips->first) == index ? int64_t(strips->end - strips->first) : 1,
+                      .joined_steps = strips && int(strips->first) == index ? int64_t(strips->end - strips->first)
+                                                                            : order.steps_joined(size_t(index)),
                       .flops = kernel.flops * double(context.device && is_block ? context.max_blocks() : 1),
                       .outputs = 0};
         for (const KernelArg &arg : kernel.args) {

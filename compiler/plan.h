@@ -25,9 +25,9 @@ struct PlanStep {
     std::string layer;
     KernelSpec kernel;
     std::vector<PlanArg> args;
-    int64_t tiles = 1;       // of a block step: strips (strips.h)
-    bool of_block = false;   // the tiles are of each block
-    int64_t strip_steps = 1; // of a block step: so many, from this one on, go strip by strip together
+    int64_t tiles = 1;        // of a block step: strips (strips.h)
+    bool of_block = false;    // the tiles are of each block
+    int64_t joined_steps = 1; // so many, from this one on, go together, strip by strip of a block, or tile by tile
     double flops = 0, bytes = 0;
     int64_t outputs = 1; // of the args, the last ones
 };

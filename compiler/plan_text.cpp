@@ -22,7 +22,7 @@ static std::string step_text(const char *space, const PlanStep &step) {
     std::string args;
     for (const PlanArg &arg : step.args) args += (args.empty() ? "" : ", ") + arg_text(arg);
     std::string tiles = step.tiles > 1 ? fmt::format(" x{}{}", step.tiles, step.of_block ? " of each block" : "") : "";
-    if (step.strip_steps > 1) tiles += fmt::format(" strips of {} steps", step.strip_steps);
+    if (step.joined_steps > 1) tiles += fmt::format(" of {} steps", step.joined_steps);
     return fmt::format("    {}{} '{}': {}\n        ({})\n", space, tiles, step.layer, step.kernel.key(), args);
 }
 

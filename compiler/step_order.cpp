@@ -53,7 +53,9 @@ struct Orderer {
         for (int i = 0; i < int(graph.nodes.size()); i++)
             if (space(i) != Space::none) result.nodes.push_back(i);
         std::ranges::stable_sort(result.nodes, {}, [&](int i) {
-            return std::tuple(phase_of(i), int(space(i)), bool(result.times.update[size_t(i)]));
+            const int joins = result.times.joins[size_t(i)];
+            const bool last = result.times.update[size_t(i)] && joins < 0;
+            return std::tuple(phase_of(i), int(space(i)), last, joins < 0 ? i : joins);
         });
         for (int i : result.nodes) result.phases.push_back(phase_of(i));
     }

@@ -21,6 +21,13 @@ struct StepOrder {
     size_t size() const { return nodes.size(); }
     int phase_count() const { return phases.empty() ? 0 : phases.back() + 1; }
     bool is_block(size_t step) const { return times.space[size_t(nodes[step])] == Space::block; }
+    // So many steps, from this one on, go tile by tile together: it makes a gradient, the others are its updates.
+    int64_t steps_joined(size_t step) const {
+        size_t end = step + 1;
+        while (end < size() && times.joins[size_t(nodes[end])] == nodes[step]) end++;
+        return int64_t(end - step);
+    }
+    bool is_joined(size_t step) const { return times.joins[size_t(nodes[step])] >= 0 || steps_joined(step) > 1; }
     // Those that a step goes in; null: none.
     const Strips *strips_of(int step) const {
         const int index = index_of_strips.at(size_t(step));

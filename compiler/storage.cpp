@@ -173,6 +173,16 @@ struct Placer {
         }
     }
 
+    // Of what a value is stored one of: tiles that their updates go with; 0: none.
+    int64_t joined_tiles(ValueId v) const {
+        const int step = life[size_t(v)].first_step;
+        if (step < 0 || order.steps_joined(size_t(step)) < 2 || graph.producers[size_t(v)] != order.nodes[size_t(step)])
+            return 0;
+        KernelContext joined = context;
+        joined.joined = true;
+        return node(step).op->kernel(graph, node(step), joined).tiles;
+    }
+
     // A value that is there while strips are made is there until the last of them is.
     Lifetime scratch_life(ValueId v) const {
         const Life &l = life[size_t(v)];
@@ -193,6 +203,8 @@ struct Placer {
             } else if (context.device) {
                 const int64_t copies = per_block ? context.max_blocks() : 1;
                 shared.add(v, {copies * bytes(v), l.first_step, l.last_step});
+            } else if (const int64_t tiles = joined_tiles(v)) {
+                scratch.add(v, {bytes(v) / tiles, l.first_step, l.last_step});
             } else if (per_block && l.local && (!context.has_few_blocks() || strips_around(v))) {
                 scratch.add(v, scratch_life(v));
             } else {
@@ -218,7 +230,7 @@ struct Placer {
         for (size_t i = 0; i < count; i++) {
             const ValueId v = values.values[i];
             result.by_root[size_t(v)] = {CRYO_REGION_SCRATCH, values.lifetimes[i].offset, 0,
-                                         strips_around(v) != nullptr};
+                                         strips_around(v) || joined_tiles(v)};
         }
         for (size_t i = 0; i < steps.size(); i++) result.kernel_scratch[steps[i]] = values.lifetimes[count + i].offset;
     }

@@ -1,9 +1,10 @@
 // Where every value of a plan lies.
 //
 // Block-level values that only their own phase reads lie in scratch, one copy a thread, and those that only the steps
-// of one strip read, one strip of them (strips.h); all others in the arena, batch-wide. Where strips are tasks, only
-// the latter lie in scratch. The arena's lifetimes count phases, scratch's count steps inside a phase. On a device a
-// step is a launch for all blocks, after all steps before it: everything lies in the arena, and lifetimes count steps.
+// of one strip read, one strip of them (strips.h); of a gradient that its update goes with, one tile
+// (joined_updates.h); all others in the arena, batch-wide. Where strips are tasks, no whole values lie in scratch. The
+// arena's lifetimes count phases, scratch's count steps inside a phase. On a device a step is a launch for all blocks,
+// after all steps before it: everything lies in the arena, and lifetimes count steps.
 #ifndef CRYOLITE_STORAGE_H
 #define CRYOLITE_STORAGE_H
 
@@ -16,7 +17,7 @@ struct Storage {
     cryo_region region = CRYO_REGION_ARENA;
     int64_t offset = 0;
     int64_t block_stride = 0; // bytes; 0: not per block
-    bool of_strip = false;    // each strip lies where the one before it lay
+    bool of_strip = false;    // each strip, or tile, lies where the one before it lay
 };
 
 struct Storages {

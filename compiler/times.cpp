@@ -1,7 +1,10 @@
-// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last.
+// As soon as possible, so that what a phase makes is read while it is in cache; updates of parameters and states last,
+// but for those that go with their gradients (joined_updates.h).
 // Where it is first read: what is marked `late`, and in a step that changes parameters what is made of parameters
 // alone, such as a transformed weight, which would take memory from the first phase on.
 #include "times.h"
+
+#include "joined_updates.h"
 
 #include <algorithm>
 
@@ -159,6 +162,7 @@ Times schedule_times(const Graph &graph, const KernelContext &context, Merges me
             for (ValueId v : graph.nodes[i].outputs) times.time[size_t(v)] = times.when[i];
         }
     postpone(graph, times);
+    join_updates(graph, context, times);
     return times;
 }
 

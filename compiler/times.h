@@ -17,7 +17,8 @@ struct Times {
     std::vector<int> time;    // by ValueId: phase for block-level values, barrier for whole ones
     std::vector<Space> space; // by node
     std::vector<int> when;    // by node: its phase, or its barrier for tail nodes
-    std::vector<bool> update; // by node: its results are only assigned, so it runs at the very end
+    std::vector<bool> update; // by node: its results are only assigned, so it runs at the very end, unless it joins
+    std::vector<int> joins;   // by node: whose tiles an update goes with (joined_updates.h), or -1
     int last = 0;             // last phase without updates
 };
 

@@ -10,44 +10,48 @@ using Halide::Expr, Halide::Func, Halide::TailStrategy, Halide::Tuple, Halide::V
 
 class Sgd : public Halide::Generator<Sgd> {
 public:
-    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, size{"size", 1};
+    GeneratorParam<int> lanes{"lanes", 0}, n{"n", 0}, size{"size", 1}, rows{"rows", 1}, apart{"apart", 0};
     GeneratorParam<double> momentum{"momentum", 0}, weight_decay{"weight_decay", 0};
     GeneratorParam<bool> nesterov{"nesterov", false};
 
     void configure() {
         learning_rate_ = add_input<Buffer<float, 1>>("learning_rate");
-        weight_ = add_input<Buffer<float, 1>>("weight");
-        if (momentum > 0) velocity_ = add_input<Buffer<float, 1>>("velocity");
-        grad_ = add_input<Buffer<float, 1>>("grad");
-        out_ = add_output<Func>("new", std::vector<Halide::Type>(velocity_ ? 2 : 1, Halide::Float(32)), 1);
+        weight_ = add_input<Buffer<float, 2>>("weight");
+        if (momentum > 0) velocity_ = add_input<Buffer<float, 2>>("velocity");
+        grad_ = add_input<Buffer<float, 2>>("grad");
+        out_ = add_output<Func>("new", std::vector<Halide::Type>(velocity_ ? 2 : 1, Halide::Float(32)), 2);
     }
 
     void generate() {
         set_dense(*learning_rate_, {1});
         for (auto *buffer : {weight_, velocity_, grad_})
-            if (buffer) set_dense(*buffer, {size});
+            if (buffer) set_dense(*buffer, {size, rows});
+        const int stride = apart ? int(apart) : int(size);
+        for (auto *buffer : {weight_, velocity_})
+            if (buffer) buffer->dim(1).set_stride(stride);
 
-        Var i("i"), io("io"), ii("ii");
+        Var i("i"), j("j"), io("io"), ii("ii");
         auto constant = [](double value) { return Expr(float(value)); };
-        Expr w = (*weight_)(i), g = (*grad_)(i), rate = (*learning_rate_)(0);
+        Expr w = (*weight_)(i, j), g = (*grad_)(i, j), rate = (*learning_rate_)(0);
         if (weight_decay != 0) g += constant(weight_decay) * w;
         // All values of a vector, or of a thread, are made before the first is stored: outputs may be the inputs.
         Func next("next"), out("out");
         if (velocity_) {
             Func v("v");
-            v(i) = constant(momentum) * (*velocity_)(i) + g;
-            next(i) = Tuple(w - rate * (nesterov ? g + constant(momentum) * v(i) : v(i)), v(i));
-            out(i) = Tuple(next(i)[0], next(i)[1]);
+            v(i, j) = constant(momentum) * (*velocity_)(i, j) + g;
+            next(i, j) = Tuple(w - rate * (nesterov ? g + constant(momentum) * v(i, j) : v(i, j)), v(i, j));
+            out(i, j) = Tuple(next(i, j)[0], next(i, j)[1]);
         } else {
-            next(i) = w - rate * g;
-            out(i) = next(i);
+            next(i, j) = w - rate * g;
+            out(i, j) = next(i, j);
         }
         *out_ = out;
         bool first = true;
         for (Halide::OutputImageParam buffer : out.output_buffers()) {
             // Halide gives the second buffer of a Tuple the bounds of the first.
-            if (first) buffer.dim(0).set_bounds(0, size);
+            if (first) buffer.dim(0).set_bounds(0, size), buffer.dim(1).set_bounds(0, rows);
             buffer.dim(0).set_stride(1);
+            buffer.dim(1).set_stride(stride);
             first = false;
         }
         if (is_gpu(get_target())) {
@@ -63,8 +67,8 @@ public:
     }
 
 private:
-    Halide::GeneratorInput<Buffer<float, 1>> *learning_rate_ = nullptr, *weight_ = nullptr, *velocity_ = nullptr,
-                                             *grad_ = nullptr;
+    Halide::GeneratorInput<Buffer<float, 1>> *learning_rate_ = nullptr;
+    Halide::GeneratorInput<Buffer<float, 2>> *weight_ = nullptr, *velocity_ = nullptr, *grad_ = nullptr;
     Halide::GeneratorOutput<Func> *out_ = nullptr;
 };
 

@@ -34,7 +34,7 @@ typedef enum cryo_status {
     CRYO_BAD_FILE,     // a checkpoint that is truncated, damaged, or of another model
     CRYO_IO_ERROR,     // open, read, write or rename failed
     CRYO_OUT_OF_MEMORY,
-    CRYO_KERNEL_ERROR, // a kernel of a checked build found a violated bound
+    CRYO_KERNEL_ERROR, // a kernel of a checked build found a violated bound; some parameters may have been updated
     CRYO_NOT_FINITE,   // a NaN or an infinity, see cryo_set_check_finite
     CRYO_NO_DEVICE,    // made for a device that this system lacks
     CRYO_DEVICE_ERROR, // the device or its driver failed
@@ -117,8 +117,10 @@ cryo_status cryo_load(cryo_model *model, const char *path);
 
 // When on, every call looks for NaN and infinities in the images, then in what every kernel writes, and stops with
 // CRYO_NOT_FINITE at the first in the plan's order, whatever the threads did; the text names the layer. A train step
-// that stops before its update leaves parameters, states and the step counter as they were; only where the update
-// itself makes such a number (a step too long) have parameters been changed. Off at first. Contexts follow their model.
+// that stops leaves parameters, states and the step counter as they were: while this is on, the model keeps a copy of
+// them (CRYO_OUT_OF_MEMORY: there is no room for it). On a device that holds where it stops before its update; where
+// the update itself makes such a number (a step too long), parameters have been changed. Off at first. Contexts follow
+// their model.
 cryo_status cryo_set_check_finite(cryo_model *model, int on);
 
 // Profile: time spent in every step of a plan since it was switched on (switching on clears it). Contexts are not

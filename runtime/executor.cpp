@@ -127,14 +127,14 @@ void Executor::enter_block(Thread &thread, int64_t block) {
 // The block steps from `first` on that go in strips together, for one strip.
 bool Executor::run_strip(Thread &thread, size_t first, const uintptr_t *base, int64_t block, int64_t strip) {
     thread.tile = int32_t(strip);
-    for (size_t s = first, end = first + size_t(entries_[first].step->strip_steps); s < end; s++)
+    for (size_t s = first, end = first + size_t(entries_[first].step->joined_steps); s < end; s++)
         if (!call(thread, s, base, block, strip)) return false;
     return true;
 }
 
 // The last strip first: of what the phase before made of it, most is in cache still.
 bool Executor::run_block_steps(Thread &thread, const Phase &phase, const uintptr_t *base, int64_t block) {
-    for (size_t first = phase.block; first < phase.tile; first += size_t(entries_[first].step->strip_steps))
+    for (size_t first = phase.block; first < phase.tile; first += size_t(entries_[first].step->joined_steps))
         for (int64_t strip = entries_[first].step->tiles; strip-- > 0;)
             if (!run_strip(thread, first, base, block, strip)) return false;
     return true;
@@ -155,7 +155,10 @@ bool Executor::run_tile(Thread &thread, size_t entry, int64_t task) {
         thread.valid = int32_t(lanes_);
     }
     thread.tile = int32_t(tile);
-    return call(thread, entry, step.of_block ? bases(block) : regions_.base, block, tile);
+    const uintptr_t *base = step.of_block ? bases(block) : regions_.base;
+    for (size_t s = entry, end = entry + size_t(step.joined_steps); s < end; s++)
+        if (!call(thread, s, base, block, tile)) return false;
+    return true;
 }
 
 void Executor::run_threads(int threads, void (*task)(void *self, int i), const Parallel &parallel) {
@@ -173,7 +176,7 @@ bool Executor::run_sample(Thread &thread, const uintptr_t *base) {
         const size_t end = phase.tail + size_t(phase.phase->tail_step_count);
         const double start = profiling_ ? seconds_now() : 0;
         if (!run_block_steps(thread, phase, base, 0)) return false;
-        for (size_t s = phase.tile; s < end; s++) {
+        for (size_t s = phase.tile; s < end; s++) { // none joined: there are no updates
             for (int64_t tile = 0; tile < entries_[s].step->tiles; tile++) {
                 thread.tile = int32_t(tile);
                 if (!call(thread, s, base, 0, tile)) return false;

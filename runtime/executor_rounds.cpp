@@ -17,7 +17,7 @@ void Executor::add_rounds(int phase) {
     auto add = [&](const Round &round) { rounds_[round_count_++] = round; };
     const bool whole_blocks = made.block < made.tile && !plan_->strip_tasks;
     for (size_t s = made.block, end = s; s < made.tile && !whole_blocks; s = end) {
-        end = s + size_t(entries_[s].step->strip_steps);
+        end = s + size_t(entries_[s].step->joined_steps);
         add({phase, Round::strips, false, s, end});
     }
     if (whole_blocks || made.tile < made.tail) add({phase, Round::tiles, whole_blocks, made.tile, made.tail});
@@ -53,7 +53,7 @@ bool Executor::run_claimed(Thread &thread, const Round &round, int threads, Shar
                              backwards ? blocks.end - 1 - claim.place : blocks.first + claim.place);
         claim.place -= blocks.size();
     }
-    for (size_t s = round.first;; s++) {
+    for (size_t s = round.first;; s += size_t(entries_[s].step->joined_steps)) {
         const Part tiles = part_of(tasks_of(*entries_[s].step), claim.owner, threads);
         if (claim.place < tiles.size()) return run_tile(thread, s, tiles.first + claim.place);
         claim.place -= tiles.size();
@@ -64,7 +64,8 @@ int64_t Executor::tasks_of(const Round &round) const {
     if (round.kind == Round::chain) return 1;
     if (round.kind == Round::strips) return blocks_ * entries_[round.first].step->tiles;
     int64_t tasks = round.blocks ? blocks_ : 0;
-    for (size_t s = round.first; s < round.end; s++) tasks += tasks_of(*entries_[s].step);
+    for (size_t s = round.first; s < round.end; s += size_t(entries_[s].step->joined_steps))
+        tasks += tasks_of(*entries_[s].step);
     return tasks;
 }
 
@@ -73,7 +74,7 @@ int64_t Executor::share_of(const Round &round, int thread, int threads) const {
     if (round.kind == Round::chain) return thread == 0;
     if (round.kind == Round::strips) return part_of(tasks_of(round), thread, threads).size();
     int64_t tasks = round.blocks ? part_of(blocks_, thread, threads).size() : 0;
-    for (size_t s = round.first; s < round.end; s++)
+    for (size_t s = round.first; s < round.end; s += size_t(entries_[s].step->joined_steps))
         tasks += part_of(tasks_of(*entries_[s].step), thread, threads).size();
     return tasks;
 }

@@ -65,6 +65,8 @@ struct cryo_model {
     double learning_rate = 0;
     int64_t steps = 0;
     bool check_finite = false;
+    cryolite::runtime::Memory
+        kept; // while check_finite is on, not on devices: parameters and states before a train step
     mutable cryolite::runtime::Text error;
 
     // The plans whose prepared values are there: a Mode, or -1 when parameters or states have changed since.

@@ -22,7 +22,7 @@
 extern "C" {
 #endif
 
-#define CRYO_PLAN_VERSION 7
+#define CRYO_PLAN_VERSION 8
 #define CRYO_ALIGNMENT 64 // bytes; every offset in every region is a multiple of it
 
 // A kernel: Halide's argv calling convention. argv[i] is a cryo_buffer * for a buffer, a const int32_t * or
@@ -75,12 +75,13 @@ typedef struct cryo_step {
     const char *key;  // the kernel's readable key: "conv2d_grad_weight c=6 h=12 ..."
     const cryo_arg *args;
     int64_t arg_count;
-    int64_t tiles;       // number of tiles; of a block step: of strips of the block
-    int64_t of_block;    // 1: a tile step that runs its tiles for each block
-    int64_t strip_steps; // block steps: so many, from this one on, all run for one strip before any runs for the next
-    double flops;        // per call, 0 when unknown
-    double bytes;        // per call, read and written once
-    int64_t outputs;     // so many of the arguments, the last ones, are written
+    int64_t tiles;        // number of tiles; of a block step: of strips of the block
+    int64_t of_block;     // 1: a tile step that runs its tiles for each block
+    int64_t joined_steps; // block and tile steps: so many, from this one on, all run for one strip of a block, or for
+                          // one tile, before any runs for the next
+    double flops;         // per call, 0 when unknown
+    double bytes;         // per call, read and written once
+    int64_t outputs;      // so many of the arguments, the last ones, are written
 } cryo_step;
 
 // Tasks of a phase are its blocks (each runs all block steps in order; but see cryo_plan.strip_tasks) and, of each tile

@@ -60,10 +60,10 @@ cryo_status check_steps(const cryo_program &program, const cryo_plan &plan, cons
     for (int64_t s = 0; s < count; s++) {
         const cryo_step &step = steps[s];
         if (!step.kernel || !step.name || !step.key || step.tiles < 1 || !within(step.of_block, 0, 1) ||
-            !within(step.strip_steps, 1, count - s) || step.arg_count < 0 || (step.arg_count > 0 && !step.args))
+            !within(step.joined_steps, 1, count - s) || step.arg_count < 0 || (step.arg_count > 0 && !step.args))
             return error.fail(CRYO_BAD_PROGRAM, "program '%s': bad step %lld of a phase", program.name,
                               static_cast<long long>(s));
-        for (int64_t other = 1; other < step.strip_steps; other++)
+        for (int64_t other = 1; other < step.joined_steps; other++)
             if (steps[s + other].tiles != step.tiles)
                 return error.fail(CRYO_BAD_PROGRAM, "program '%s', layer '%s': steps in different strips", program.name,
                                   step.name);

@@ -195,8 +195,13 @@ cryo_status run(cryo_model *model, int mode, const Rows &rows, cryo_result *resu
     control.learning_rate = float(scheduled_rate(*model->program, model->learning_rate, model->steps));
     control.batch = float(rows.batch);
     control.step = float(model->steps);
+    // Weights are updated while others' gradients are still to be made.
+    const bool keeps = mode == TRAIN && model->kept;
+    const size_t bytes = keeps ? size_t(model->program->parameter_bytes) : 0;
+    if (keeps) memcpy(model->kept.get(), model->parameters(), bytes);
     status = model->device ? model->device->run(mode, control, rows, result, model->error)
                            : run_on_executors(*model, mode, rows, result);
+    if (keeps && status != CRYO_OK) memcpy(model->parameters(), model->kept.get(), bytes);
     if (status == CRYO_OK && mode == TRAIN) model->steps++;
     return status;
 }
@@ -229,9 +234,17 @@ cryo_status cryo_set_learning_rate(cryo_model *model, double rate) {
 
 cryo_status cryo_set_check_finite(cryo_model *model, int on) {
     if (!model) return CRYO_BAD_ARGUMENT;
-    if (model->device)
+    const cryo_program &program = *model->program;
+    if (model->device) {
         if (cryo_status status = model->device->set_check_finite(on != 0, model->error); status != CRYO_OK)
             return status;
+    } else if (on && program.train && program.parameter_bytes && !model->kept) {
+        model->kept = allocate_memory(size_t(program.parameter_bytes));
+        if (!model->kept)
+            return model->error.fail(CRYO_OUT_OF_MEMORY, "no memory to keep the parameters of model '%s'",
+                                     program.name);
+    }
+    if (!on) model->kept.reset();
     model->check_finite = on != 0;
     model->forget_prepared(); // what prepares them is looked at, too
     for (Executor &executor : model->executors) executor.set_check_finite(model->check_finite);

@@ -107,6 +107,41 @@ TEST(CheckFinite, ARefusedStepChangesNothing) {
     EXPECT_EQ(cryo_steps(checked.model.get()), 0);
 }
 
+void two_layers(Network &net) {
+    Value x = relu(linear(flatten(net.input("image", {1, 28, 28})), {.units = 256, .name = "first"}));
+    net.classify(linear(x, {.units = 10, .name = "last"}));
+}
+
+// The first layer's gradient overflows, which is made when the last layer has been updated.
+TEST(CheckFinite, AStepRefusedAtTheFirstLayerChangesNothing) {
+    for (int threads : {1, 3}) {
+        Checked checked(two_layers, threads);
+        Tensors tensors = checked.model.parameters();
+        for (float &x : tensors.at("first.weight")) x = 0;
+        for (float &x : tensors.at("first.bias")) x = 0.1f;
+        for (float &x : tensors.at("last.weight")) x *= 1e3f;
+        checked.model.set(tensors);
+        for (float &x : checked.batches.images) x = 3e38f;
+        uint64_t before = checked.model.hash();
+        EXPECT_EQ(checked.train(), CRYO_NOT_FINITE);
+        EXPECT_NE(checked.error().find("layer 'first', kernel 'linear_grad_weight"), std::string::npos)
+            << checked.error();
+        EXPECT_EQ(checked.model.hash(), before);
+        EXPECT_EQ(cryo_steps(checked.model.get()), 0);
+    }
+}
+
+// A rate at which the update overflows.
+TEST(CheckFinite, ARefusedUpdateChangesNothing) {
+    Checked checked;
+    uint64_t before = checked.model.hash();
+    EXPECT_EQ(cryo_set_learning_rate(checked.model.get(), 1e308), CRYO_OK);
+    EXPECT_EQ(checked.train(), CRYO_NOT_FINITE);
+    EXPECT_NE(checked.error().find("kernel 'sgd"), std::string::npos) << checked.error();
+    EXPECT_EQ(checked.model.hash(), before);
+    EXPECT_EQ(cryo_steps(checked.model.get()), 0);
+}
+
 TEST(CheckFinite, Images) {
     Checked checked;
     uint64_t before = checked.model.hash();

@@ -9,24 +9,33 @@
 namespace cryolite::testing {
 namespace {
 
-void check_sgd(int size, double momentum, double decay, bool nesterov, bool in_place, const Machine &m) {
-    SCOPED_TRACE("sgd " + std::to_string(size) + " " + text(momentum) + " " + text(decay));
+// One tile of a weight: rows that lie further apart than they are long, where there are several, of which nothing
+// between them is written.
+void check_sgd(int size, int rows, double momentum, double decay, bool nesterov, bool in_place, const Machine &m) {
+    SCOPED_TRACE("sgd " + text(size) + " " + text(rows) + " " + text(momentum) + " " + text(decay));
+    const int apart = rows > 1 ? size + size / 2 + 1 : size;
     std::mt19937 engine(2);
-    Array rate({1}), weight({size}), velocity({size}), grad({size}), new_weight({size}), new_velocity({size});
+    Array rate({1}), grad({size, rows}), weight({apart, rows}), velocity({apart, rows}), new_weight({apart, rows}),
+        new_velocity({apart, rows});
     rate[0] = 0.1f;
     for (Array *a : {&weight, &velocity, &grad}) a->randomize(engine);
     std::vector<double> expected_weight(weight.size()), expected_velocity(weight.size());
     for (size_t i = 0; i < weight.size(); i++) {
-        double g = grad[i] + decay * weight[i], v = momentum > 0 ? momentum * velocity[i] + g : g;
+        new_weight[i] = weight[i], new_velocity[i] = velocity[i];
+        expected_weight[i] = weight[i], expected_velocity[i] = velocity[i];
+        const int row = int(i) / apart, column = int(i) % apart;
+        if (column >= size) continue;
+        double g = grad.at({column, row}) + decay * weight[i], v = momentum > 0 ? momentum * velocity[i] + g : g;
         expected_velocity[i] = v;
         expected_weight[i] = weight[i] - 0.1 * (nesterov ? g + momentum * v : v);
     }
-    LoadedKernel kernel("sgd",
-                        {{"size", text(size)},
-                         {"momentum", text(momentum)},
-                         {"weight_decay", text(decay)},
-                         {"nesterov", nesterov ? "true" : "false"}},
-                        m.target);
+    std::map<std::string, std::string> parameters = {{"size", text(size)},
+                                                     {"momentum", text(momentum)},
+                                                     {"weight_decay", text(decay)},
+                                                     {"nesterov", nesterov ? "true" : "false"}};
+    if (rows > 1) parameters["rows"] = text(rows), parameters["apart"] = text(apart);
+    LoadedKernel kernel("sgd", parameters, m.target);
+    for (Array *a : {&weight, &velocity, &new_weight, &new_velocity}) a->view(*a, 0, {size, rows}, {1, apart});
     Array &w = in_place ? weight : new_weight, &v = in_place ? velocity : new_velocity;
     std::vector<void *> arguments{rate.buffer(), weight.buffer()};
     if (momentum > 0) arguments.push_back(velocity.buffer());
@@ -39,11 +48,11 @@ void check_sgd(int size, double momentum, double decay, bool nesterov, bool in_p
 
 TEST(Sgd, AsPyTorch) {
     for (const Machine &m : {Machine{}, machines().back()})
-        for (int size : {1, 3, 6, 16, 850, 2401})
+        for (auto [size, rows] : {std::pair{1, 1}, {3, 1}, {6, 1}, {16, 1}, {850, 1}, {2401, 1}, {5, 3}, {64, 7}})
             for (bool in_place : {false, true}) {
-                check_sgd(size, 0, 0, false, in_place, m);
-                check_sgd(size, 0.9, 1e-2, false, in_place, m);
-                check_sgd(size, 0.9, 0, true, in_place, m);
+                check_sgd(size, rows, 0, 0, false, in_place, m);
+                check_sgd(size, rows, 0.9, 1e-2, false, in_place, m);
+                check_sgd(size, rows, 0.9, 0, true, in_place, m);
             }
 }
 

@@ -54,7 +54,7 @@ TEST(Plan, EveryReadFindsWhatWasWrittenForIt) {
 }
 
 TEST(Plan, OfRandomNetworks) {
-    int plans = 0, concats = 0, slices = 0, strips = 0;
+    int plans = 0, concats = 0, slices = 0, strips = 0, updates = 0;
     for (uint64_t seed = 0; seed < 250; seed++) {
         SCOPED_TRACE("seed " + std::to_string(seed));
         std::unique_ptr<Network> network;
@@ -72,6 +72,7 @@ TEST(Plan, OfRandomNetworks) {
                 Walk walk(planned.graph, planned.plan, planned.parameters, context);
                 walk.run();
                 strips += walk.strips_walked;
+                updates += walk.updates_joined;
                 plans++;
                 for (const Node &node : planned.graph.nodes) {
                     concats += node.op->place == Place::around;
@@ -80,12 +81,13 @@ TEST(Plan, OfRandomNetworks) {
             }
         if (HasFailure()) FAIL() << print(network->graph());
     }
-    std::printf("random networks: %d plans walked, %d concats, %d slices, %d times strips\n", plans, concats, slices,
-                strips);
+    std::printf("random networks: %d plans walked, %d concats, %d slices, %d times strips, %d updates with gradients\n",
+                plans, concats, slices, strips, updates);
     EXPECT_GT(plans, 1000);
     EXPECT_GT(concats, 100);
     EXPECT_GT(slices, 50);
     EXPECT_GT(strips, 200);
+    EXPECT_GT(updates, 200);
 }
 
 // Of a depthwise convolution between two others.
@@ -104,7 +106,7 @@ TEST(Plan, WrongPlansAreFound) {
     for (int channels : {2, 1}) x = concat({x, conv2d(relu(batch_norm(x)), {.channels = channels, .window = 1})});
     branches.classify(linear(flatten(x), {.units = 3}));
     const std::unique_ptr<Network> separable = separable_network();
-    int wrong = 0, wrong_strips = 0;
+    int wrong = 0, wrong_strips = 0, wrong_updates = 0;
     for (const Network *network : {&std::as_const(branches), &std::as_const(*separable)}) {
         const KernelContext context{.lanes = 8, .max_batch = 17, .strip_bytes = 1024};
         Planned planned(*network, Mode::train, {.momentum = 0.9}, context);
@@ -136,7 +138,23 @@ TEST(Plan, WrongPlansAreFound) {
                         arg.tile_stride -= 32;
                         wrong_strips++;
                     }
+        // An update a phase too early finds others still reading its weight, or lacks what its gradient is made of.
+        for (size_t p = 1; p < planned.plan.phases.size(); p++) {
+            std::vector<PlanStep> &from = planned.plan.phases[p].tile, &to = planned.plan.phases[p - 1].tile;
+            for (size_t s = 0; s < from.size(); s++) {
+                if (from[s].joined_steps < 2) continue;
+                const std::vector<PlanStep> pair(from.begin() + long(s), from.begin() + long(s) + 2);
+                const std::vector<PlanStep> here = from, there = to;
+                from.erase(from.begin() + long(s), from.begin() + long(s) + 2);
+                to.insert(to.end(), pair.begin(), pair.end());
+                EXPECT_GT(failures(), 0) << pair[1].layer << ": " << pair[1].kernel.key() << ", a phase too early";
+                from = here;
+                to = there;
+                wrong_updates++;
+            }
+        }
     }
+    EXPECT_GT(wrong_updates, 1);
     EXPECT_GT(wrong, 400);
     EXPECT_GT(wrong_strips, 20);
 }
@@ -210,9 +228,9 @@ TEST(Plan, TheOnlyBlockMergesInItsStrips) {
         size_t merges = 0, with_all = 0, at_barrier = 0;
         for (const PlanPhase &phase : plan.phases) {
             at_barrier += generators(phase.tail).count("batch_stats_merge");
-            for (size_t first = 0; first < phase.block.size(); first += size_t(phase.block[first].strip_steps)) {
+            for (size_t first = 0; first < phase.block.size(); first += size_t(phase.block[first].joined_steps)) {
                 const auto begin = phase.block.begin() + long(first);
-                const std::vector<PlanStep> steps(begin, begin + phase.block[first].strip_steps);
+                const std::vector<PlanStep> steps(begin, begin + phase.block[first].joined_steps);
                 const std::multiset<std::string> of_strip = generators(steps);
                 merges += of_strip.count("batch_stats_merge") + of_strip.count("sum_merge");
                 with_all +=

@@ -28,8 +28,11 @@ struct Walk {
     std::map<std::string, std::vector<size_t>> makers; // nodes that make such a step, the last in time first
     std::vector<bool> done;                            // by node
     int strips_walked = 0;                             // runs of steps that go in strips
+    int updates_joined = 0;                            // that went with the tiles of their gradients
     std::map<cryo_region, Memory> memory;
     std::set<std::tuple<Range, Label, int>> touched; // in the arena, in this phase, by which block; -1: by any
+    bool in_update = false;                          // of a step: it updates what is stored
+    std::set<Range> stored_read, stored_written; // by blocks and tiles of this phase; by others than updates, by those
 
     Walk(const Graph &graph, const Plan &plan, const ParameterTable &parameters, const KernelContext &context)
         : graph(graph), plan(plan), parameters(parameters), context(context),
@@ -41,9 +44,9 @@ struct Walk {
                 access(CRYO_REGION_PARAMETERS, place_of(node), node.outputs[0], true);
             if (!node.op->kernel) continue;
             for (int64_t strips : strip_counts()) {
-                const int64_t channels = node.op->kernel(graph, node, context).channels;
+                const int64_t channels = kernel_of(i).channels;
                 if (strips > 1 && (channels == 0 || channels % strips != 0)) continue;
-                Kernel kernel = strip_kernel(graph, node, context, strips);
+                Kernel kernel = kernel_of(i, strips);
                 kernel.parameters["lanes"] = std::to_string(context.lanes);
                 makers[step_key(node.layer, {kernel.generator, kernel.parameters}, strips)].push_back(i);
             }
@@ -51,6 +54,12 @@ struct Walk {
         for (auto &[key, nodes] : makers)
             std::ranges::stable_sort(nodes, std::greater(),
                                      [&](size_t i) { return std::pair(times.when[i], times.space[i]); });
+    }
+
+    Kernel kernel_of(size_t node, int64_t strips = 1) const {
+        KernelContext of_node = context;
+        of_node.joined = times.joins[node] >= 0 || std::ranges::count(times.joins, int(node)) > 0;
+        return strip_kernel(graph, graph.nodes[node], of_node, strips);
     }
 
     // 1, and those that block steps go in.
@@ -149,6 +158,8 @@ struct Walk {
             const Range piece{at, at + part.count * element_bytes(value)};
             const Label label{part.value, at - part.from * element_bytes(value)};
             if (region == CRYO_REGION_ARENA) touched.insert({piece, label, block});
+            if (region == CRYO_REGION_PARAMETERS && (write || !in_update))
+                (write ? stored_written : stored_read).insert(piece);
             if (write)
                 memory[region].write(piece, label);
             else
@@ -161,7 +172,8 @@ struct Walk {
 
     struct Call {
         bool by_block = false;
-        int64_t strip = -1; // -1: all of the step's calls
+        int64_t strip = -1;     // -1: all of the step's calls
+        ValueId but = no_value; // a value that is accessed elsewhere
     };
 
     void read_or_write(const PlanStep &step, const PlanArg &arg, const KernelArg &made, ValueId value, bool write,
@@ -192,27 +204,89 @@ struct Walk {
             return;
         }
         const Node &node = graph.nodes[size_t(index)];
-        const Kernel kernel = strip_kernel(graph, node, context, call.strip < 0 ? 1 : step.tiles);
+        const Kernel kernel = kernel_of(size_t(index), call.strip < 0 ? 1 : step.tiles);
         ASSERT_EQ(kernel.args.size(), step.args.size());
+        fill_scratch(step, kernel);
+        in_update = times.update[size_t(index)];
         for (bool write : {false, true})
             for (size_t i = 0; i < step.args.size(); i++) {
                 const KernelArg &arg = kernel.args[i];
                 if (arg.kind != KernelArg::input && arg.kind != KernelArg::output) continue;
                 if ((arg.kind == KernelArg::output) != write) continue;
                 ValueId v = (write ? node.outputs : node.inputs).at(size_t(arg.index));
-                read_or_write(step, step.args[i], arg, v, write, call);
+                if (v != call.but) read_or_write(step, step.args[i], arg, v, write, call);
             }
+        fill_scratch(step, kernel);
+    }
+
+    // What a kernel uses as it likes is nobody's before and after.
+    void fill_scratch(const PlanStep &step, const Kernel &kernel) {
+        for (size_t i = 0; i < step.args.size(); i++) {
+            if (kernel.args[i].kind != KernelArg::scratch) continue;
+            const Range bytes{step.args[i].offset, step.args[i].offset + 4 * kernel.scratch};
+            EXPECT_EQ(step.args[i].region, CRYO_REGION_SCRATCH);
+            check_inside(step.args[i], bytes);
+            memory[CRYO_REGION_SCRATCH].write(bytes, {});
+        }
+    }
+
+    static const PlanArg &arg_of(const PlanStep &step, const Kernel &kernel, KernelArg::Kind kind, int index) {
+        for (size_t i = 0; i < kernel.args.size(); i++)
+            if (kernel.args[i].kind == kind && kernel.args[i].index == index) return step.args[i];
+        throw std::logic_error("no such argument");
+    }
+
+    // A gradient's tiles, each of which its update reads before the next one takes its place.
+    void run_joined(const PlanStep &maker, const PlanStep &update) {
+        SCOPED_TRACE(step_key(update.layer, update.kernel));
+        const int made = node_of(maker, 1), joined = node_of(update, 1);
+        ASSERT_GE(made, 0);
+        ASSERT_GE(joined, 0);
+        EXPECT_EQ(times.joins[size_t(joined)], made);
+        EXPECT_EQ(maker.tiles, update.tiles);
+        const Node &reader = graph.nodes[size_t(joined)];
+        const ValueId gradient = graph.nodes[size_t(made)].outputs.at(0);
+        const int input = int(std::ranges::find(reader.inputs, gradient) - reader.inputs.begin());
+        const PlanArg &from = arg_of(maker, kernel_of(size_t(made)), KernelArg::output, 0);
+        const PlanArg &to = arg_of(update, kernel_of(size_t(joined)), KernelArg::input, input);
+        EXPECT_EQ(from.region, CRYO_REGION_SCRATCH);
+        EXPECT_EQ(from.tile_stride, 0);
+        EXPECT_EQ(to.tile_stride, 0);
+        const int64_t elements = graph.shape(gradient).elements() / maker.tiles;
+        for (int64_t tile = 0; tile < maker.tiles; tile++) {
+            memory[CRYO_REGION_SCRATCH] = {}; // another thread's
+            const Range bytes{from.offset, from.offset + 4 * elements};
+            check_inside(from, bytes);
+            access_parts(CRYO_REGION_SCRATCH, bytes, gradient, cut(parts[size_t(gradient)], tile * elements, elements),
+                         true, -1);
+            fill_scratch(maker, kernel_of(size_t(made)));
+            access_parts(to.region, {to.offset, to.offset + 4 * elements}, gradient,
+                         cut(parts[size_t(gradient)], tile * elements, elements), false, -1);
+        }
+        for (bool is_update : {false, true})
+            run(is_update ? update : maker, is_update ? joined : made, {.but = gradient});
+        updates_joined++;
+    }
+
+    void run_tile_steps(const std::vector<PlanStep> &steps) {
+        for (size_t s = 0; s < steps.size(); s += size_t(steps[s].joined_steps)) {
+            ASSERT_LE(steps[s].joined_steps, 2);
+            if (steps[s].joined_steps == 2)
+                run_joined(steps[s], steps.at(s + 1));
+            else
+                run(steps[s], node_of(steps[s], 1), {});
+        }
     }
 
     // Those that go in strips, as the runtime does: all of them for the last strip, then for the one before it.
     void run_block_steps(const std::vector<PlanStep> &steps) {
         for (size_t first = 0, end = 0; first < steps.size(); first = end) {
-            end = first + size_t(steps[first].strip_steps);
+            end = first + size_t(steps[first].joined_steps);
             ASSERT_LE(end, steps.size());
             std::vector<int> nodes;
             for (size_t s = first; s < end; s++) {
                 EXPECT_EQ(steps[s].tiles, steps[first].tiles);
-                EXPECT_EQ(steps[s].strip_steps, s == first ? int64_t(end - first) : 1);
+                EXPECT_EQ(steps[s].joined_steps, s == first ? int64_t(end - first) : 1);
                 nodes.push_back(node_of(steps[s], steps[s].tiles));
             }
             const bool in_strips = steps[first].tiles > 1;
@@ -241,9 +315,14 @@ struct Walk {
     void run() {
         for (const PlanPhase &phase : plan.phases) {
             touched.clear();
+            stored_read.clear();
+            stored_written.clear();
             run_block_steps(phase.block);
-            for (const std::vector<PlanStep> *steps : {&phase.tile, &phase.tail})
-                for (const PlanStep &step : *steps) run(step, node_of(step, 1), {});
+            run_tile_steps(phase.tile);
+            for (const Range &read : stored_read)
+                for (const Range &written : stored_written)
+                    EXPECT_FALSE(read.overlaps(written)) << "updated while others read it";
+            for (const PlanStep &step : phase.tail) run(step, node_of(step, 1), {});
             // Blocks and tiles run in any order, so values of one phase must lie apart, but for those of one block,
             // whose steps follow each other.
             for (auto a = touched.begin(); a != touched.end(); a++)

@@ -70,10 +70,10 @@ TEST(RuntimeOpen, NullPointersAndVersions) {
     EXPECT_EQ(cryo_open(&program.program, nullptr, nullptr), CRYO_BAD_ARGUMENT);
     EXPECT_STREQ(cryo_open_error(), "model is null");
     expect_open(nullptr, nullptr, CRYO_BAD_ARGUMENT, "program is null");
-    program.program.version = 8;
+    program.program.version = CRYO_PLAN_VERSION + 1;
     program.program.name = reinterpret_cast<const char *>(8); // must not be read
     expect_open(&program.program, nullptr, CRYO_BAD_PROGRAM,
-                "the program has version 8, this runtime reads version 7: compile again");
+                "the program has version 9, this runtime reads version 8: compile again");
     EXPECT_EQ(cryo_arena_bytes(&program.program, 1), 0u);
     EXPECT_EQ(cryo_arena_bytes(nullptr, 1), 0u);
 }
@@ -148,14 +148,14 @@ TEST(RuntimeOpen, DamagedProgramsAreFoundAtOpen) {
     for (int64_t together : {int64_t(0), int64_t(4), INT64_MAX}) // of three steps
         EXPECT_EQ(open([&](Program &p) {
                       static cryo_step steps[] = {infer_0[0], infer_0[1], infer_0[2]};
-                      steps[0].strip_steps = together;
+                      steps[0].joined_steps = together;
                       p.infer_phase = {steps, 3, nullptr, 0, nullptr, 0};
                   }),
                   CRYO_BAD_PROGRAM)
             << together;
     EXPECT_EQ(open([](Program &p) {
                   static cryo_step steps[] = {infer_0[0], infer_0[1], infer_0[2]};
-                  steps[0].strip_steps = steps[0].tiles = 2;
+                  steps[0].joined_steps = steps[0].tiles = 2;
                   p.infer_phase = {steps, 3, nullptr, 0, nullptr, 0};
               }),
               CRYO_BAD_PROGRAM)

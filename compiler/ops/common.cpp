@@ -128,6 +128,12 @@ void cut(KernelArg &arg, size_t dimension, int64_t tiles) {
     if (!outermost) arg.strides = strides;
 }
 
+void store_alone(Kernel &kernel, size_t result, const KernelContext &context) {
+    if (!context.joined) return;
+    kernel.args.at(result).strides.clear();
+    kernel.parameters.erase("weight_c");
+}
+
 void cut_strips(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts,
                 const KernelContext &context) {
     if (context.strips == 1 || kernel.channels == 0) return;

@@ -62,6 +62,9 @@ void cut(KernelArg &arg, size_t dimension, int64_t tiles);
 struct ChannelDimension {
     size_t arg, dimension;
 };
+// Where the context joins an update to the tiles: a tile of the result, one of the arguments, is dense, with no
+// `weight_c` between its rows.
+void store_alone(Kernel &kernel, size_t result, const KernelContext &context);
 // Leaves the kernel one strip of its channels, where there should be strips and it has channels: a range of those that
 // the parameter `counter` counts, in these dimensions of the arguments.
 void cut_strips(Kernel &kernel, const char *counter, const std::vector<ChannelDimension> &cuts,

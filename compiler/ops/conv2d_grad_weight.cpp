@@ -99,6 +99,7 @@ static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &c
     cut(kernel.args[3], of_inputs ? 2 : 3, kernel.tiles);
     kernel.parameters[of_inputs ? "c" : "tile"] = text(tile);
     if (of_inputs) kernel.parameters["weight_c"] = text(w[1]);
+    store_alone(kernel, 3, context);
     return kernel;
 }
 

@@ -60,6 +60,7 @@ static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context
         dw.tile_stride = window * q.c * task.k;
     }
     kernel.args = {{.kind = KernelArg::batch, .extents = {}}, x, dy, {.kind = KernelArg::scratch, .extents = {}}, dw};
+    store_alone(kernel, 4, context);
     return kernel;
 }
 static void reference(const Graph &g, const Node &n, const Inputs &in, const Outputs &out) {

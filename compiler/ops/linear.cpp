@@ -133,6 +133,7 @@ static Kernel kernel_tiles(const Graph &g, const Node &n, const KernelContext &c
         kernel.args[1].extents = {c, v};
     }
     if (of_inputs) kernel.parameters["weight_c"] = text(c);
+    store_alone(kernel, 3, context);
     return kernel;
 }
 

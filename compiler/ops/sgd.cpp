@@ -1,6 +1,8 @@
 // Stochastic gradient descent, as PyTorch's: g += weight_decay w; v = momentum v + g; w -= learning_rate v.
 #include "common.h"
 
+#include <algorithm>
+
 namespace cryolite {
 
 // inputs: weight, [velocity,] gradient, learning_rate
@@ -18,24 +20,68 @@ static std::vector<ValueType> infer(const Graph &g, const Node &n) {
     return types;
 }
 
+// A tile of the weight: rows of so many elements, so far apart.
+struct Rows {
+    int64_t size = 0, rows = 1, apart = 0, stride = 0, count = 0;
+};
+// As the weight's elements lie, of which the gradient is made in tiles; a count of 0: it is not, or not in rows.
+static Rows rows_of_gradient(const Graph &g, const Node &n, KernelContext context) {
+    const int producer = g.producers.at(size_t(n.inputs.at(n.inputs.size() - 2)));
+    if (producer < 0 || !g.nodes[size_t(producer)].op->kernel) return {};
+    const Node &maker = g.nodes[size_t(producer)];
+    context.joined = false;
+    const Kernel made = maker.op->kernel(g, maker, context);
+    const KernelArg &arg = *std::ranges::find(made.args, KernelArg::output, &KernelArg::kind);
+    Rows tile{.size = 1, .stride = arg.tile_stride, .count = made.tiles};
+    int64_t dense = 1;
+    for (size_t d = 0; d < arg.extents.size(); d++) {
+        const int64_t stride = arg.strides.empty() ? dense : arg.strides[d];
+        dense *= arg.extents[d];
+        if (arg.extents[d] == 1) continue;
+        if (tile.rows == 1 && stride == tile.size) {
+            tile.size *= arg.extents[d];
+        } else if (tile.rows == 1 || stride == tile.apart * tile.rows) {
+            if (tile.rows == 1) tile.apart = stride;
+            tile.rows *= arg.extents[d];
+        } else {
+            return {};
+        }
+    }
+    return tile;
+}
+static Rows rows_of(const Graph &g, const Node &n, const KernelContext &context) {
+    if (context.joined)
+        if (const Rows tile = rows_of_gradient(g, n, context); tile.count) return tile;
+    const int64_t size = g.shape(n.inputs[0]).elements(), tile = whole_tile(size, context);
+    if (tile == size) return {.size = size};
+    return {.size = tile, .stride = tile, .count = size / tile};
+}
 static Kernel kernel(const Graph &g, const Node &n, const KernelContext &context) {
-    int64_t size = g.shape(n.inputs[0]).elements(), tile = whole_tile(size, context);
+    const Rows tile = rows_of(g, n, context);
     char momentum[40], decay[40];
     snprintf(momentum, sizeof momentum, "%.9g", n.attrs.number("momentum"));
     snprintf(decay, sizeof decay, "%.9g", n.attrs.number("weight_decay"));
     Kernel kernel{.generator = "sgd",
-                  .parameters = {{"size", text(tile)},
+                  .parameters = {{"size", text(tile.size)},
                                  {"momentum", momentum},
                                  {"weight_decay", decay},
                                  {"nesterov", n.attrs.flag("nesterov") ? "true" : "false"}},
                   .args = {},
-                  .tiles = tile < size ? size / tile : 0};
-    auto whole = [&](KernelArg::Kind kind, int index) {
-        kernel.args.push_back({.kind = kind, .index = index, .extents = {tile}, .tile_stride = tile < size ? tile : 0});
+                  .tiles = tile.count};
+    if (tile.rows > 1) {
+        kernel.parameters["rows"] = text(tile.rows);
+        kernel.parameters["apart"] = text(tile.apart);
+    }
+    const int rate = int(n.inputs.size()) - 1, gradient = rate - 1;
+    const auto add = [&](KernelArg::Kind kind, int index) {
+        kernel.args.push_back(
+            {.kind = kind, .index = index, .extents = {tile.size, tile.rows}, .tile_stride = tile.stride});
+        const bool is_gradient = kind == KernelArg::input && index == gradient;
+        if (tile.rows > 1 && !is_gradient) kernel.args.back().strides = {1, tile.apart};
     };
-    kernel.args.push_back({.kind = KernelArg::input, .index = int(n.inputs.size()) - 1, .extents = {1}});
-    for (int i = 0; i + 1 < int(n.inputs.size()); i++) whole(KernelArg::input, i);
-    for (int i = 0; i < int(n.outputs.size()); i++) whole(KernelArg::output, i);
+    kernel.args.push_back({.kind = KernelArg::input, .index = rate, .extents = {1}});
+    for (int i = 0; i < rate; i++) add(KernelArg::input, i);
+    for (int i = 0; i < int(n.outputs.size()); i++) add(KernelArg::output, i);
     return kernel;
 }
 
