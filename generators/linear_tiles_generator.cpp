@@ -2,6 +2,7 @@
 // no cache holds, for all blocks of the batch, so that memory is read once a batch instead of once a block.
 #include "gpu.h"
 #include "lanes.h"
+#include "prefetch.h"
 #include "tuning.h"
 
 #include <algorithm>
@@ -12,7 +13,7 @@ using Halide::Expr, Halide::Func, Halide::RDom, Halide::TailStrategy, Halide::Va
 namespace {
 
 // Outputs whose weights linear_grad_input_tiles copies together.
-constexpr int packed_outputs = 64;
+constexpr int packed_outputs = 128;
 
 // out(l, o, b) = start(o) + sum over `terms` i of x(l, i, b) * weight(i, o), for the blocks b below `blocks`; the start
 // alone for the others, up to most_blocks. Terms are taken in chunks, whose x of all blocks stays in L2.
@@ -23,9 +24,11 @@ struct Product {
     int packed = 0;
     Tile wanted = {0, 0}; // blocks by outputs of a register tile; 0: the best one
 
+    int together() const { return packed ? largest_divisor(outputs, packed) : outputs; }
+    int columns() const { return largest_divisor(together(), wanted.c ? wanted.c : registers.count >= 32 ? 8 : 6); }
+
     template <class X, class Weight> void define(Func out, X &x, Weight weight, const Expr &start, const Expr &blocks) {
-        const int together = packed ? largest_divisor(outputs, packed) : outputs;
-        const int columns = largest_divisor(together, wanted.c ? wanted.c : registers.count >= 32 ? 8 : 6);
+        const int together = this->together(), columns = this->columns();
         Tile tile{1, columns};
         auto cost = [&](int rows) {
             return tile_cost({.x = most_blocks, .c = outputs, .steps = chunk}, {rows, columns});
@@ -58,8 +61,26 @@ struct Product {
         part.update().reorder(l, first, second, d.x).vectorize(l, lanes).unroll(o).unroll(bi);
         if (chunk % 4 == 0) part.update().unroll(d.x, 4);
         part.update().never_partition_all();
+        chunks_loop = out.name() + ".s1." + u.z.name();
     }
 
+    // The next weights to be copied, of rows `apart` elements apart in `weight`: every register tile's columns ask for
+    // some rows of them. Copying waits for memory else, and computing after it for nothing: 25088 -> 4096 of 32 images
+    // 133 -> 166 GFLOP/s, of 128 outputs copied together instead of 64 192 (Zen 5).
+    TileAhead ahead(const Func &out, const std::string &weight, int apart) const {
+        const int groups = outputs / together(), tiles = together() / columns();
+        if (!packed || groups < 2 || tiles < 2 || chunk % tiles != 0) return {};
+        const std::string group_loop = out.name() + ".s1.o.group", tile_loop = out.name() + ".s1.o.o.oo";
+        const Expr group = loop_variable(group_loop), first = loop_variable(tile_loop) * (chunk / tiles),
+                   place = loop_variable("place");
+        const Expr last = group == groups - 1, part = loop_variable(chunks_loop) + select(last, 1, 0);
+        const Expr row = part * chunk + first + place, column = select(last, 0, group + 1) * together();
+        return {{chunks_loop, group_loop, tile_loop},
+                "",
+                {{weight, min(row, terms - 1) * apart + column, chunk / tiles, ceil_div(together(), 16), 16}}};
+    }
+
+    std::string chunks_loop = "";
     Var l{"l"}, o{"o"}, b{"b"}, i{"i"};
 };
 
@@ -136,7 +157,17 @@ public:
         p.define(
             dx, dy, [&](const Expr &term, const Expr &i) { return weight(i, term); }, nothing(),
             (batch + p.lanes - 1) / p.lanes);
+        ahead_ = p.ahead(Func(dx), "weight", c);
     }
+
+    Halide::Pipeline build_pipeline() override {
+        Halide::Pipeline pipeline = LinearTilesBase::build_pipeline();
+        prefetch_beside_products(pipeline, ahead_);
+        return pipeline;
+    }
+
+private:
+    TileAhead ahead_;
 };
 
 } // namespace cryolite
