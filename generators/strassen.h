@@ -25,10 +25,12 @@ struct StrassenConv {
     int lanes = 8, c = 2, k = 2, pixels = 2;
 
     // A register tile makes one product for tile_x pixels and tile_k output channels; both halves of the pixels are a
-    // pixel tile. Those that do not divide overlap; channels that fill the last tile up repeat the last one.
+    // pixel tile. Those that do not divide overlap, but a single pixel behind them is made alone, by direct products
+    // with quadrants of the weight that its sums give; channels that fill the last tile up repeat the last one.
     int tile_x() const { return 2; }
     int tile_k() const { return lanes >= 16 ? 8 : 6; }
-    int pixel_tiles() const;
+    bool has_single_pixel() const { return pixels % (2 * tile_x()) == 1; }
+    int pixel_tiles() const;   // without the single pixel
     int channel_tiles() const; // of one half of the output channels
     bool has_quadrants() const { return c % 2 == 0 && k % 2 == 0; }
     bool possible() const { return has_quadrants() && pixels >= 2 * tile_x(); }

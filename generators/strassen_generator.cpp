@@ -1,11 +1,11 @@
 // Generators `strassen_weight` and `conv2d_strassen` (kernels.md).
-// GFLOP/s of direct convolution's operations on one Zen 5 core, AVX-512, FMA peak 265, and direct convolution in the
-// same run, values in the caches: 256 -> 1024 @ 7: 269, 249; 1024 -> 256 @ 7: 261, 237; 128 -> 512 @ 14: 277, 251;
-// 512 -> 128 @ 14: 267, 244; 512 -> 2048 @ 4: 289, 253. AVX2 on the same machine, peak 134: 256 -> 1024 @ 7: 136, 126;
-// 512 -> 128 @ 14: 137, 126. Inside resnet50's inference of 16 images, two threads: 512 -> 128 @ 14: 253, 230; 512 ->
-// 2048 @ 4: 268, 237, where memory is slow 190-208. Without the lines of the next channel tile's weights and results
-// asked for ahead 256 -> 256 @ 7 from memory takes 1.1 times as long; tiles of 3 pixels by 8 channels are slower by 3%
-// to 8%.
+// GFLOP/s of direct convolution's operations on one Zen 5 core, AVX-512, FMA peak 265 to 274, and direct convolution in
+// the same run, values in the caches: 256 -> 1024 @ 7: 287, 252; 1024 -> 256 @ 7: 272, 239; 128 -> 512 @ 14: 277, 251;
+// 512 -> 128 @ 14: 267, 244; 512 -> 2048 @ 4: 289, 253; 832 -> 384 @ 3: 276, 256; a single pixel in a tile that
+// overlaps instead, 7x7 takes 1.06 times as long. AVX2 on the same machine, peak 134: 256 -> 1024 @ 7: 136, 126; 512 ->
+// 128 @ 14: 137, 126. Inside resnet50's inference of 16 images, two threads: 512 -> 128 @ 14: 253, 230; 512 -> 2048 @
+// 4: 268, 237, where memory is slow 190-208. Without the lines of the next channel tile's weights and results asked for
+// ahead 256 -> 256 @ 7 from memory takes 1.1 times as long; tiles of 3 pixels by 8 channels are slower by 3% to 8%.
 #include "appended_program.h"
 #include "gpu.h"
 #include "lanes.h"
@@ -96,6 +96,7 @@ public:
         y(l, px, py, pc, pb) = Halide::undef<float>();
         y(l, pixel, 0, channel, 0) = program_.of(value, {l, pixel, 0, channel, 0});
         scratch(e) = Halide::undef<float>();
+        if (q.has_single_pixel()) make_single_pixel(q);
 
         const std::string update = Func(y).name() + ".s1.";
         tile_loop_ = update + d[5].name();
@@ -117,7 +118,7 @@ public:
     Halide::Pipeline build_pipeline() override {
         Halide::Pipeline pipeline = Halide::Generator<Conv2dStrassen>::build_pipeline();
         place_in_scratch(pipeline, Func(scratch).name(), shape().scratch_elements(), {side_});
-        prefetch_images(pipeline);
+        prefetch(pipeline);
         return pipeline;
     }
 
@@ -127,20 +128,49 @@ private:
         if (!q.possible()) throw Halide::CompileError("no halves of these channels, or too few pixels");
         return q;
     }
+    // The last pixel: y1 = W11 x1 + W12 x2, y2 = W21 x1 + W22 x2, of weights that u holds: the third and fourth
+    // product's are W11 and W22, the next two's W11 + W12 and W21 - W11.
+    void make_single_pixel(const StrassenConv &q) {
+        const int half_c = q.c / 2, half_k = q.k / 2, tile_k = q.tile_k(), last = q.pixels - 1;
+        Var l("l"), ko("ko"), half("half"), kt("kt");
+        RDom rc(0, half_c);
+        const Expr x1 = x(l, last, 0, rc, 0), x2 = x(l, last, 0, half_c + rc, 0);
+        auto weight = [&](int product) { return u(ko, rc, product, kt); };
+        Func sum("single");
+        sum(l, ko, half, kt) = nothing();
+        sum(l, ko, half, kt) +=
+            mux(half, {weight(2) * (x1 - x2) + weight(4) * x2, (weight(5) + weight(2)) * x1 + weight(3) * x2});
+        const Expr calls = part_ ? select(*part_ == parts - 1, 1, 0) : 1; // that make it
+        RDom d(0, 2, 0, tile_k, 0, q.channel_tiles(), 0, calls);
+        const Expr in_half = d[2] * tile_k + d[1];
+        if (half_k % tile_k) d.where(in_half < half_k);
+        const Expr channel = unsafe_promise_clamped(d[0] * half_k + in_half, 0, q.k - 1);
+        Expr value = sum(l, d[1], d[0], d[2]);
+        if (bias_) value += (*bias_)(channel);
+        y(l, last, 0, channel, 0) = program_.of(value, {l, last, 0, channel, 0});
+
+        auto out = Func(y).update(1);
+        out.reorder(l, d[0], d[1], d[2], d[3]).vectorize(l, q.lanes).unroll(d[0]).never_partition_all();
+        sum.compute_at(y, d[2]).bound(ko, 0, tile_k).bound(half, 0, 2);
+        sum.vectorize(l, q.lanes).unroll(ko).unroll(half);
+        sum.update().reorder(l, ko, half, rc).vectorize(l, q.lanes).unroll(ko).unroll(half).never_partition_all();
+    }
+
     static Expr first_pixel(const StrassenConv &q, const Expr &tile) {
         const int width = 2 * q.tile_x();
-        return q.pixels % width ? min(tile * width, q.pixels - width) : tile * width;
+        return q.pixels % width > 1 ? min(tile * width, q.pixels - width) : tile * width;
     }
     Expr first_tile(const Expr &part) { return part * shape().pixel_tiles() / int(parts); }
 
-    // Beside the products of each of a pixel tile's channel tiles: a part of the next pixel tile of x, and the lines
-    // that are about to be loaded for the program, or stored.
-    void prefetch_images(Halide::Pipeline pipeline) {
+    // Beside the products of each of a pixel tile's channel tiles: the next one's weights, where the first pixel tile
+    // reads them, and of images that no cache holds a part of the next pixel tile of x, and the lines that are about to
+    // be loaded for the program, or stored.
+    void prefetch(Halide::Pipeline pipeline) {
         const StrassenConv q = shape();
         const int channel_tiles = q.channel_tiles(), width = 2 * q.tile_x();
-        if (q.pixel_tiles() <= parts || 4L * q.lanes * q.pixels * (q.c + q.k) < cached_images) return;
         const Expr tile = loop_variable(tile_loop_) + (part_ ? first_tile(*part_) : 0);
         const Expr channel_tile = channel_tiles > 1 ? loop_variable(channel_loop_) : Expr(0);
+        if (q.pixel_tiles() <= parts) return; // no loop over tiles
         TileAhead ahead{{tile_loop_}, sum_, {}};
         if (channel_tiles > 1) ahead.loops.push_back(channel_loop_);
         auto ask = [&](const std::string &buffer, const Expr &of_tile, const Expr &channel, int channels) {
@@ -148,15 +178,18 @@ private:
             ahead.lines.push_back(
                 {buffer, (channel * q.pixels + pixel) * q.lanes, width, channels, q.pixels * q.lanes});
         };
-        const int share = ceil_div(q.c, channel_tiles), results = std::min(q.tile_k(), q.k / 2);
-        ask("x", tile + 1, min(channel_tile * share, q.c - share), share);
-        std::vector<std::string> stored = program_.input_names();
-        stored.push_back(Func(y).name());
-        const Expr last = channel_tile == channel_tiles - 1;
-        const Expr next_tile = tile + select(last, 1, 0), next_channels = select(last, 0, channel_tile + 1) * results;
-        for (const std::string &buffer : stored)
-            for (int half : {0, 1})
-                ask(buffer, next_tile, half * (q.k / 2) + min(next_channels, q.k / 2 - results), results);
+        if (4L * q.lanes * q.pixels * (q.c + q.k) >= cached_images) {
+            const int share = ceil_div(q.c, channel_tiles), results = std::min(q.tile_k(), q.k / 2);
+            ask("x", tile + 1, min(channel_tile * share, q.c - share), share);
+            std::vector<std::string> stored = program_.input_names();
+            stored.push_back(Func(y).name());
+            const Expr last = channel_tile == channel_tiles - 1;
+            const Expr next_tile = tile + select(last, 1, 0);
+            const Expr next_channels = select(last, 0, channel_tile + 1) * results;
+            for (const std::string &buffer : stored)
+                for (int half : {0, 1})
+                    ask(buffer, next_tile, half * (q.k / 2) + min(next_channels, q.k / 2 - results), results);
+        }
         if (channel_tiles > 1) {
             const int line = 16, weights = q.tile_k() * (q.c / 2) * strassen_products; // floats, of a channel tile
             ahead.lines.push_back({"u", min(channel_tile + 1, channel_tiles - 1) * weights, 1, ceil_div(weights, line),

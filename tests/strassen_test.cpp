@@ -157,7 +157,7 @@ TEST_P(Strassen, SpecialValuesDoNotVanish) {
 INSTANTIATE_TEST_SUITE_P(Targets, Strassen, testing::ValuesIn(kernel_targets()),
                          [](const auto &info) { return short_target(info.param); });
 
-std::string lowered(Math math, Mode mode, int64_t channels, int64_t window = 1) {
+std::string lowered(Math math, Mode mode, int channels, int window = 1) {
     Network net("net");
     net.math(math);
     Value x = conv2d(net.input("image", {3, 16, 16}), {.channels = channels, .window = 3, .padding = 1});

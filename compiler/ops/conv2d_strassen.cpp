@@ -129,6 +129,26 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
     const StrassenConv q = conv_of(g, n);
     const int half_c = q.c / 2, half_k = q.k / 2, tile_x = q.tile_x(), tile_k = q.tile_k();
     const int64_t k = n.attrs.integer("k");
+    // The sum of a transformed weight's row and of half of a pixel's input channels.
+    auto dot = [&](int64_t sample, int pixel, int half, int64_t kt, int product, int i) {
+        double sum = 0;
+        for (int c = 0; c < half_c; c++)
+            sum += in[0]->data[size_t((sample * q.c + half * half_c + c) * q.pixels + pixel)] *
+                   in[1]->data[size_t(((kt * strassen_products + product) * half_c + c) * tile_k + i % tile_k)];
+        return sum;
+    };
+    // Results of the last pixel, with W11, W22, W11 + W12 and W21 - W11.
+    auto single = [&](int64_t sample, int64_t convolution, int i) {
+        const int64_t kt = convolution * q.channel_tiles() + i / tile_k;
+        const int last = q.pixels - 1;
+        auto of = [&](int half, int product) { return dot(sample, last, half, kt, product, i); };
+        const double values[] = {of(0, 2) - of(1, 2) + of(1, 4), of(0, 5) + of(0, 2) + of(1, 3)};
+        for (int half : {0, 1}) {
+            const int64_t channel = convolution * q.k + half * half_k + i;
+            out[0]->data[size_t((sample * k + channel) * q.pixels + last)] =
+                values[half] + (has_bias(n) ? in[2]->data[size_t(channel)] : 0);
+        }
+    };
     // Results of the pixels `at` and `at` + tile_x for output channel i of each half of a convolution.
     auto pair = [&](int64_t sample, int at, int64_t convolution, int i) {
         const int64_t kt = convolution * q.channel_tiles() + i / tile_k;
@@ -152,11 +172,13 @@ static void reference(const Graph &g, const Node &n, const Inputs &in, const Out
             out[0]->data[size_t((sample * k + channel) * q.pixels + at + quadrant % 2 * tile_x)] = sum;
         }
     };
-    for (int64_t sample = 0; sample < in[0]->shape[0]; sample++)
+    for (int64_t sample = 0; sample < in[0]->shape[0]; sample++) {
+        for (int64_t i = 0; q.has_single_pixel() && i < k / 2; i++) single(sample, i / half_k, int(i % half_k));
         for (int tile = 0; tile < q.pixel_tiles(); tile++)
             for (int x = 0; x < tile_x; x++)
                 for (int64_t i = 0; i < k / 2; i++)
                     pair(sample, std::min(tile * 2 * tile_x, q.pixels - 2 * tile_x) + x, i / half_k, int(i % half_k));
+    }
 }
 
 // ---- what the other ops' lower rules ask
