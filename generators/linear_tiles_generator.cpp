@@ -69,7 +69,7 @@ struct Product {
     // 133 -> 166 GFLOP/s, of 128 outputs copied together instead of 64 192 (Zen 5).
     TileAhead ahead(const Func &out, const std::string &weight, int apart) const {
         const int groups = outputs / together(), tiles = together() / columns();
-        if (!packed || groups < 2 || tiles < 2 || chunk % tiles != 0) return {};
+        if (!packed || terms == chunk || groups < 2 || tiles < 2 || chunk % tiles != 0) return {};
         const std::string group_loop = out.name() + ".s1.o.group", tile_loop = out.name() + ".s1.o.o.oo";
         const Expr group = loop_variable(group_loop), first = loop_variable(tile_loop) * (chunk / tiles),
                    place = loop_variable("place");

@@ -172,7 +172,7 @@ static std::vector<Case> cases() {
 }
 static std::vector<Case> input_cases() {
     return cases_of({"[n,3] [3,5]", "[n,1] [1,1]", "[n,1] [1,7]", "[n,8] [8,64]", "[n,101] [101,257]"}) +
-           large(cases_of({"[n,136] [136,328]", "[n,64] [64,512]"}));
+           large(cases_of({"[n,136] [136,328]", "[n,64] [64,512]", "[n,32] [32,512]"}));
 }
 static std::vector<Case> weight_cases() {
     return cases_of({"[n,5] [n,3]", "[n,1] [n,1]", "[n,7] [n,1]", "[n,64] [n,8]", "[n,257] [n,101]"});
