@@ -65,8 +65,7 @@ struct Planner {
     PlanStep make_step(int index) const {
         const Node &node = graph.nodes[size_t(order.nodes[size_t(index)])];
         const Strips *strips = order.strips_of(index);
-        KernelContext of_step = context;
-        of_step.joined = order.is_joined(size_t(index));
+        const KernelContext of_step = order.context_of(size_t(index), context);
         const Kernel kernel = strip_kernel(graph, node, of_step, strips ? strips->count : 1);
         const bool is_block = order.is_block(size_t(index));
         PlanStep step{.layer = node.layer,

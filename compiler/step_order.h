@@ -27,7 +27,11 @@ struct StepOrder {
         while (end < size() && times.joins[size_t(nodes[end])] == nodes[step]) end++;
         return int64_t(end - step);
     }
-    bool is_joined(size_t step) const { return times.joins[size_t(nodes[step])] >= 0 || steps_joined(step) > 1; }
+    // For its kernel.
+    KernelContext context_of(size_t step, KernelContext context) const {
+        context.joined = times.joins[size_t(nodes[step])] >= 0 || steps_joined(step) > 1;
+        return context;
+    }
     // Those that a step goes in; null: none.
     const Strips *strips_of(int step) const {
         const int index = index_of_strips.at(size_t(step));

@@ -178,9 +178,7 @@ struct Placer {
         const int step = life[size_t(v)].first_step;
         if (step < 0 || order.steps_joined(size_t(step)) < 2 || graph.producers[size_t(v)] != order.nodes[size_t(step)])
             return 0;
-        KernelContext joined = context;
-        joined.joined = true;
-        return node(step).op->kernel(graph, node(step), joined).tiles;
+        return node(step).op->kernel(graph, node(step), order.context_of(size_t(step), context)).tiles;
     }
 
     // A value that is there while strips are made is there until the last of them is.

@@ -65,8 +65,8 @@ struct cryo_model {
     double learning_rate = 0;
     int64_t steps = 0;
     bool check_finite = false;
-    cryolite::runtime::Memory
-        kept; // while check_finite is on, not on devices: parameters and states before a train step
+    // Parameters and states before a train step, while check_finite is on; not on devices.
+    cryolite::runtime::Memory kept;
     mutable cryolite::runtime::Text error;
 
     // The plans whose prepared values are there: a Mode, or -1 when parameters or states have changed since.
