@@ -2,11 +2,12 @@
 // in registers.
 #include "gpu.h"
 #include "lanes.h"
+#include "prefetch.h"
 
 #include <algorithm>
 
 namespace cryolite {
-using Halide::Func, Halide::TailStrategy, Halide::Var;
+using Halide::Expr, Halide::Func, Halide::TailStrategy, Halide::Var;
 
 class Transpose : public Halide::Generator<Transpose> {
 public:
@@ -58,6 +59,12 @@ public:
         }
     }
 
+    Halide::Pipeline build_pipeline() override {
+        Halide::Pipeline pipeline = Halide::Generator<Transpose>::build_pipeline();
+        prefetch_beside_products(pipeline, ahead_);
+        return pipeline;
+    }
+
 private:
     static constexpr int line = 16, part = 8; // floats of a cache line, and columns that are turned at once
 
@@ -85,10 +92,14 @@ private:
         Var e("e"), row("row"), column("column"), co("co"), ci("ci");
         y(e, row, column) = x(e, column, row);
         Func out = y;
-        out.split(column, co, ci, std::min<int>(columns, 8), TailStrategy::ShiftInwards).reorder(e, ci, row, co);
-        out.prefetch(x, row, row, 8);
+        const int part = std::min<int>(columns, 8), rows_ahead = 8;
+        out.split(column, co, ci, part, TailStrategy::ShiftInwards).reorder(e, ci, row, co);
         out.vectorize(e, vector_width(run, natural_vector_size<float>()), TailStrategy::ShiftInwards);
         out.unroll(ci).never_partition_all();
+        const std::string name = out.name() + ".s0.", of_columns = name + "column.co", of_rows = name + "row";
+        Expr first = min(loop_variable(of_columns) * part, columns - part) * run;
+        Expr ahead = min(loop_variable(of_rows) + rows_ahead, rows - 1) * (run * whole) + first;
+        ahead_ = {{of_columns, of_rows}, "", {{"x", ahead, 1, ceil_div(part * run, line), line}}};
     }
 
     // Square tiles through shared memory, with a column more than a warp has: reads and writes then meet all banks.
@@ -111,6 +122,8 @@ private:
         tile.bound_extent(column, side).bound_extent(row, side).split(row, outer, inner, rows_at_once);
         tile.reorder(outer, column, inner).gpu_threads(column, inner);
     }
+
+    TileAhead ahead_;
 };
 
 } // namespace cryolite
