@@ -96,10 +96,12 @@ private:
         out.split(column, co, ci, part, TailStrategy::ShiftInwards).reorder(e, ci, row, co);
         out.vectorize(e, vector_width(run, natural_vector_size<float>()), TailStrategy::ShiftInwards);
         out.unroll(ci).never_partition_all();
+        if (rows <= rows_ahead) return;
         const std::string name = out.name() + ".s0.", of_columns = name + "column.co", of_rows = name + "row";
-        Expr first = min(loop_variable(of_columns) * part, columns - part) * run;
-        Expr ahead = min(loop_variable(of_rows) + rows_ahead, rows - 1) * (run * whole) + first;
-        ahead_ = {{of_columns, of_rows}, "", {{"x", ahead, 1, ceil_div(part * run, line), line}}};
+        const Expr first = columns > part ? min(loop_variable(of_columns) * part, columns - part) : Expr(0);
+        const Expr later = min(loop_variable(of_rows) + rows_ahead, rows - 1) * (run * whole) + first * run;
+        ahead_ = {{of_rows}, "", {{"x", later, 1, ceil_div(part * run, line), line}}};
+        if (columns > part) ahead_.loops.insert(ahead_.loops.begin(), of_columns);
     }
 
     // Square tiles through shared memory, with a column more than a warp has: reads and writes then meet all banks.
