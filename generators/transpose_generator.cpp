@@ -2,6 +2,7 @@
 // in registers.
 #include "gpu.h"
 #include "lanes.h"
+#include "nest.h"
 #include "prefetch.h"
 
 #include <algorithm>
@@ -80,6 +81,16 @@ private:
         y.reorder(ri, ci, parts, co, ro).vectorize(ri).unroll(ci).unroll(parts).never_partition_all();
         lines.compute_at(y, co).vectorize(e).unroll(row).unroll(parts);
         turned.compute_at(y, parts).vectorize(row).vectorize(e);
+        const std::string name = Func(y).name() + ".s0.";
+        const Nest nest({{name + "row.ro", ceil_div(rows, line)}, {name + "column.co", ceil_div(columns, line)}});
+        const std::vector<Expr> next = nest.next(1);
+        const Expr place = loop_variable("place"), first_row = min(next[0] * line, rows - line),
+                   first_column = min(next[1] * line, columns - line);
+        const int of_row = this->row ? int(this->row) : int(columns);
+        ahead_ = {nest.names(),
+                  "",
+                  {{"x", (first_row + place) * of_row + first_column, line, 1, line},
+                   {Func(y).name(), (first_column + place) * int(rows) + first_row, line, 1, line}}};
     }
 
     // A few columns of each row at a time: whole cache lines of x, a few streams of y. Rows of x lie in pages of their

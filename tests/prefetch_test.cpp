@@ -4,6 +4,7 @@
 #include "generators/prefetch.h"
 #include "generators/winograd.h"
 
+#include <algorithm>
 #include <functional>
 #include <gtest/gtest.h>
 #include <map>
@@ -288,6 +289,42 @@ TEST(Prefetch, TransposesAskForEachRowAheadOfTime) {
         for (int64_t line = 8 * floats / 16; line < (rows * floats + 15) / 16; line++) right.insert(line);
         EXPECT_EQ(lines.at("x"), right);
     }
+}
+
+TEST(Prefetch, TransposesOfLinesAskForTheNextTileOfBothSides) {
+    const int rows = 64, columns = 48, tile = 16;
+    const auto lines = lines_of_kernel("transpose", {{"rows", "64"}, {"columns", "48"}});
+    const auto all_but_the_first_tile = [&](int rows, int columns) {
+        std::set<int64_t> right;
+        for (int row = 0; row < rows; row++)
+            for (int part = 0; part < columns / tile; part++)
+                if (row >= tile || part > 0) right.insert(row * (columns / tile) + part);
+        return right;
+    };
+    ASSERT_EQ(lines.size(), 2u);
+    for (const auto &[buffer, asked] : lines)
+        EXPECT_EQ(asked, buffer == "x" ? all_but_the_first_tile(rows, columns) : all_but_the_first_tile(columns, rows));
+}
+
+TEST(Prefetch, WinogradsWeightsAskForTheNextLineOfEveryPointAndForFlippedWeights) {
+    const int c = 32, k = 32, tile = 8, points = 36, pairs = c * tile, line = 16;
+    std::map<std::string, std::string> weights{{"c", "32"}, {"k", "32"}, {"tile_k", "8"}, {"channel_tiles", "4"}};
+    EXPECT_EQ(lines_of_kernel("winograd_weight", weights).size(), 1u); // in order without
+    weights["flip"] = "true";
+    const auto lines = lines_of_kernel("winograd_weight", weights);
+    ASSERT_EQ(lines.size(), 2u);
+    std::set<int64_t> stored, read;
+    for (int point = 0; point < points; point++)
+        for (int at = 1; at < pairs * (k / tile) / line; at++) stored.insert(point * (pairs * (k / tile) / line) + at);
+    for (int channel = 0; channel < k; channel++)
+        for (int from = 0; from < c; from++)
+            if (channel >= tile || from >= line / tile)
+                for (int tap = 0; tap < 9; tap++) read.insert(((from * k + channel) * 9 + tap) / line);
+    for (const auto &[buffer, asked] : lines)
+        if (buffer == "weight")
+            EXPECT_TRUE(std::includes(asked.begin(), asked.end(), read.begin(), read.end()));
+        else
+            EXPECT_EQ(asked, stored);
 }
 
 // At once they would fill the queue of what the core waits for.
