@@ -256,7 +256,7 @@ public:
         const int step = pairs >= 16 ? 16 : vector_width(pairs, 8), width = std::min(step, 8);
         Func out = u;
         out.split(e, eo, ei, step, TailStrategy::ShiftInwards);
-        out.reorder(ei, p, eo, kt, kb).vectorize(ei, width).unroll(ei).unroll(p);
+        out.reorder(ei, p, eo, kt, kb).vectorize(ei, width).unroll(ei).unroll(p).never_partition_all();
         for (Func f : {taps, rows, both})
             f.compute_at(out, eo).bound_extent(e, step).vectorize(e, width).unroll(e).unroll(f.args()[1]).unroll(i);
         ask_ahead(out.name(), step);
